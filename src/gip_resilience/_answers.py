@@ -1,0 +1,183 @@
+"""What an answer means, and how much of it must be read to know: the same for every client. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+from gip_resilience._bodies import breaks_off, inflated, is_html, is_json, streams_json
+from gip_resilience.target import CREDENTIAL_HEADERS, MODEL_HEADER, clean_name
+from gip_resilience.taxonomy import classify, transport_fact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gip_resilience._bodies import Text
+    from gip_resilience.policy import Config
+    from gip_resilience.taxonomy import Fact
+
+ENVELOPE = 64 * 1024
+"""Bytes of a successful answer in which an error envelope is looked for; one that long is no envelope."""
+
+RETRY_COUNT = b"x-stainless-retry-count"
+"""Sent by SDKs that retry by themselves; the value is how often this request was retried already."""
+
+_NOTED = CREDENTIAL_HEADERS | {
+    RETRY_COUNT,
+    MODEL_HEADER.encode(),
+    b"accept",
+    b"content-type",
+    b"upgrade",
+}
+
+
+class Headers(Protocol):
+    """Headers by name, in any case."""
+
+    def get(self, name: str, default: str, /) -> str: ...
+
+
+class Noted:
+    """What a request's headers say about it, found in one pass.
+
+    Attributes:
+        credential: the value that authenticates it, if any. Not kept beyond the call's beginning.
+        content_type: of its body.
+        expects_json: whether its sender can do nothing with a web page.
+        model: named by a header.
+        retry_count: how often an SDK above has retried it; ``None`` without such an SDK.
+        upgrade: whether it asks for another protocol, and is not for us.
+    """
+
+    __slots__ = ("content_type", "credential", "expects_json", "model", "retry_count", "upgrade")
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self.credential = b""
+        self.content_type = ""
+        self.expects_json = False
+        self.model = ""
+        self.retry_count: bytes | None = None
+        self.upgrade = False
+        for name, value in raw:
+            name = name.lower()
+            if name not in _NOTED:
+                continue
+            if name in CREDENTIAL_HEADERS:
+                self.credential = value
+            elif name == b"content-type":
+                self.content_type = value.decode("latin-1")
+                self.expects_json = self.expects_json or b"json" in value
+            elif name == b"accept":
+                self.expects_json = self.expects_json or b"json" in value or b"event-stream" in value
+            elif name == RETRY_COUNT:
+                self.retry_count = value
+            elif name == b"upgrade":
+                self.upgrade = True
+            else:
+                self.model = clean_name(value.decode("latin-1"))
+
+    @property
+    def sdk(self) -> bool:
+        """Whether an SDK above retries by itself, and heeds ``x-should-retry``."""
+        return self.retry_count is not None
+
+    @property
+    def single(self) -> bool:
+        """Whether that SDK is retrying already: then one attempt is this call's share."""
+        return self.retry_count is not None and self.retry_count != b"0"
+
+
+@lru_cache(maxsize=128)
+def success(status: int) -> Fact:
+    """The fact of an answer that needs no further look."""
+    return classify(status)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One answer, to be judged.
+
+    Attributes:
+        method: of the request.
+        path: of the request's URL.
+        expects_json: see `Noted`.
+        status: of the answer.
+        headers: of the answer.
+    """
+
+    method: str
+    path: str
+    expects_json: bool
+    status: int
+    headers: Headers
+
+    def wants(self, config: Config) -> int:
+        """Bytes of the body that are read under the retry; 0 lets it stream through untouched."""
+        if self.method == "HEAD" or self.status == 204:
+            return 0
+        if self.status >= 400:
+            return config.body.error_limit
+        if not 200 <= self.status < 300:
+            return 0
+        content_type = self.headers.get("content-type", "")
+        if is_json(content_type) and not streams_json(self.path):
+            length = self.headers.get("content-length", "")
+            too_long = length.isdecimal() and len(length) < 20 and int(length) > config.body.json_limit
+            return 0 if too_long else config.body.json_limit
+        if self.expects_json and is_html(content_type):
+            return config.body.error_limit
+        return 0
+
+    def judge(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        raw: bytes,
+        config: Config,
+        now: float,
+        *,
+        whole: bool,
+        broken: Fact | None,
+    ) -> Fact:
+        """What the answer means.
+
+        Args:
+            pairs: its headers, repeated ones included.
+            raw: what was read of its body, as it came over the wire.
+            config: limits and dialect.
+            now: Unix time, for hints that name a date.
+            whole: whether the body came to its end.
+            broken: what ended it too early, if something did.
+        """
+        body = inflated(raw, self.headers.get("content-encoding", ""))
+        if self.status < 300:
+            if broken is not None or (whole and self._is_cut(body)):
+                stalled = broken is not None and broken.code == "read_timeout"
+                return replace(
+                    transport_fact("read_timeout" if stalled else "truncated_body"), status=self.status
+                )
+            html = is_html(self.headers.get("content-type", ""))
+            if not html and (not whole or b'"error"' not in body.text[:ENVELOPE]):
+                return success(self.status)
+        return classify(
+            self.status,
+            pairs,
+            body.text,
+            dialect=config.dialect,
+            now=now,
+            complete=whole,
+            expect_json=self.expects_json,
+        )
+
+    def _is_cut(self, body: Text) -> bool:
+        """Whether a body that came to its end is only the beginning of what was meant.
+
+        Also checked where the length was announced and kept: a gateway passes on faithfully what its upstream
+        cut. Only a body that was announced as empty is taken to be empty on purpose.
+        """
+        if not is_json(self.headers.get("content-type", "")):
+            return False
+        if body.state == "cut":
+            return True
+        announced_empty = self.headers.get("content-length", "") == "0"
+        return body.state == "whole" and not announced_empty and breaks_off(body.text)

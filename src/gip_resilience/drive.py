@@ -1,0 +1,134 @@
+"""The only two loops that wait: one blocks, one awaits. They decide nothing.
+
+A port is what an adapter brings: it can send one attempt, keep what came of it in hand, and hand it up. The
+port keeps the response or the error, so that the engine needs no reference to either, and so that no
+reference cycle (error, traceback, frame, error) outlives the call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from gip_resilience.engine import Call, Pause, Refuse, Send, story
+
+if TYPE_CHECKING:
+    from gip_resilience.clock import Clock
+    from gip_resilience.taxonomy import Fact
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Port(Protocol[R_co]):
+    """One call's access to a blocking client.
+
+    Attributes:
+        failure: the error the last attempt ended with; taken by the driver, which raises it.
+    """
+
+    failure: Exception | None
+
+    def attempt(self, timeout: float | None) -> Fact:
+        """Send once; keep the response, or the error, in hand and say what it means.
+
+        Lets everything through that is not the client's own word for a failed exchange: a cancellation, an
+        interrupt, an error of the caller's. Nothing is left open when it does.
+        """
+
+    def release(self) -> None:
+        """Give the connection of the response in hand back. Idempotent. What was read of it stays."""
+
+    def deliver(self, call: Call) -> R_co:
+        """Hand up the response in hand."""
+
+    def refuse(self, refusal: Refuse, call: Call) -> R_co:
+        """Answer, or raise, in our own words."""
+
+
+class AsyncPort(Protocol[R_co]):
+    """One call's access to an awaiting client; see `Port`. Its ``release`` finishes even when cancelled."""
+
+    failure: Exception | None
+
+    async def attempt(self, timeout: float | None) -> Fact:
+        """See `Port.attempt`."""
+
+    async def release(self) -> None:
+        """See `Port.release`."""
+
+    def deliver(self, call: Call) -> R_co:
+        """See `Port.deliver`."""
+
+    def refuse(self, refusal: Refuse, call: Call) -> R_co:
+        """See `Port.refuse`."""
+
+
+def drive(call: Call, port: Port[R_co], clock: Clock) -> R_co:
+    """Perform *call* by blocking; return or raise what its last attempt gave."""
+    try:
+        fact: Fact | None = None
+        if call.admit():
+            fact = port.attempt(call.timeout())
+            if fact.ok:
+                call.succeed(fact)
+                return port.deliver(call)
+        script = story(call, fact)
+        effect = next(script)
+        while True:
+            if isinstance(effect, Send):
+                effect = script.send(port.attempt(effect.timeout))
+            elif isinstance(effect, Pause):
+                port.release()
+                clock.sleep(effect.seconds)
+                effect = next(script)
+            elif isinstance(effect, Refuse):
+                return port.refuse(effect, call)
+            elif port.failure is None:
+                return port.deliver(call)
+            else:
+                raise note(port, call)
+    finally:
+        port.failure = None
+        call.close()
+
+
+async def adrive(call: Call, port: AsyncPort[R_co], clock: Clock) -> R_co:
+    """Perform *call* by awaiting; return or raise what its last attempt gave."""
+    try:
+        fact: Fact | None = None
+        if call.admit():
+            fact = await port.attempt(call.timeout())
+            if fact.ok:
+                call.succeed(fact)
+                return port.deliver(call)
+        script = story(call, fact)
+        effect = next(script)
+        while True:
+            if isinstance(effect, Send):
+                effect = script.send(await port.attempt(effect.timeout))
+            elif isinstance(effect, Pause):
+                await port.release()
+                await clock.asleep(effect.seconds)
+                effect = next(script)
+            elif isinstance(effect, Refuse):
+                return port.refuse(effect, call)
+            elif port.failure is None:
+                return port.deliver(call)
+            else:
+                raise note(port, call)
+    finally:
+        port.failure = None
+        call.close()
+
+
+def note(port: Port[R_co] | AsyncPort[R_co], call: Call) -> Exception:
+    """Take the error out of the port and write on it what was done about it."""
+    failure, port.failure = port.failure, None
+    if failure is None:
+        raise AssertionError("no error in hand")
+    try:
+        report = call.report()
+        failure.add_note(f"gip_resilience: {report}")
+        failure.gip_resilience = report  # type: ignore[attr-defined]  # how report(error) finds it again
+        return failure
+    finally:
+        del failure

@@ -1,0 +1,487 @@
+"""The story of one call, told once for every client and colour.
+
+Read `story`: it is the whole behaviour, in order. It is a generator of effects: it decides, and the driver
+(`gip_resilience.drive`) does. It sees facts, never a request, a response or an exception, and it imports
+nothing that can wait; time and chance come in through `Surroundings`.
+
+A call that is admitted at once and succeeds never gets here: `Call.admit` asks the store, the driver sends,
+`Call.succeed` reports. The story is told from the moment something goes wrong or has to wait.
+
+The rules that shape it:
+
+* a retry passes the gate and the circuits like any other request, and pays the budget before it waits;
+* what to do is decided *before* a pause, so that an answer we will hand up is not thrown away first;
+* a wait that would end past the deadline, or past ``max_elapsed``, is not begun;
+* a call whose last word was an answer hands up that answer; we refuse with words of our own only when
+  nothing was ever answered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gip_resilience._report import Attempt, CallReport
+from gip_resilience.breaker import State, Transition
+from gip_resilience.events import CallEnded, CircuitChanged, GateWaited, RetryScheduled
+from gip_resilience.gate import Held
+from gip_resilience.state import CircuitKey, Permit, Refused
+from gip_resilience.taxonomy import Retry, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from gip_resilience.events import Announcer
+    from gip_resilience.hints import Hint
+    from gip_resilience.metrics import Metrics
+    from gip_resilience.policy import Config, ResolvedPolicy
+    from gip_resilience.state import ScopeKey, Store
+    from gip_resilience.taxonomy import Fact
+
+HINT_JITTER = 0.1
+"""Share of a hint that may be added to it. Upward only: a server that says 10 s means not before 10 s."""
+
+HINT_JITTER_CAP = 1.0
+"""Seconds added to a hint at most: beyond a second more spread buys nothing but delay."""
+
+SHORTEST_TIMEOUT = 0.001
+"""Seconds; the clients take 0 or less for an error of the caller's (``ValueError``), not for a timeout."""
+
+
+class Send(NamedTuple):
+    """Send the request; answer with the `Fact`. ``timeout`` is what is left of the deadline, in seconds."""
+
+    timeout: float | None
+
+
+class Pause(NamedTuple):
+    """Give back the connection, wait ``seconds``, answer with nothing."""
+
+    seconds: float
+
+
+class Deliver(NamedTuple):
+    """Hand up what came last: return the answer, or raise the error. The call is over."""
+
+
+class Refuse(NamedTuple):
+    """Hand up a refusal of our own. The call is over.
+
+    Attributes:
+        kind: ``circuit_open``, ``rate_limited`` or ``deadline``.
+        host: whom the call was for.
+        model: the model, or an empty string.
+        retry_after: seconds after which it makes sense to try again; ``None`` when nobody knows.
+        respond: answer with a response in the gateway's error shape instead of raising.
+    """
+
+    kind: str
+    host: str
+    model: str
+    retry_after: float | None
+    respond: bool
+
+
+Effect = Send | Pause | Deliver | Refuse
+Script = "Generator[Effect, Fact | None, None]"
+
+DELIVER = Deliver()
+
+
+class Surroundings(NamedTuple):
+    """What a call needs of the world.
+
+    Attributes:
+        store: shared state.
+        monotonic: reads a clock that never goes back, in seconds.
+        chance: random numbers in [0, 1).
+        metrics: counters.
+        announcer: tells observers.
+    """
+
+    store: Store
+    monotonic: Callable[[], float]
+    chance: Callable[[], float]
+    metrics: Metrics
+    announcer: Announcer
+
+
+class Call:
+    """One call: its permit, its clock, and the record of what it did.
+
+    Args:
+        world: store, clock, chance, observers.
+        config: the policy in force, overrides applied.
+        key: whom it is for.
+        sdk: the request comes from an SDK that retries by itself and says so.
+        single: that SDK is already retrying, so this call gets one attempt.
+
+    Belongs to one thread or task at a time, as the call does.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_deadline",
+        "_delays",
+        "_hinted",
+        "_paused",
+        "_permit",
+        "_reason",
+        "_sent_at",
+        "_spared",
+        "_turned_away",
+        "_waited",
+        "config",
+        "ended",
+        "fact",
+        "key",
+        "outcome",
+        "replayable",
+        "sdk",
+        "single",
+        "started",
+        "world",
+    )
+
+    def __init__(
+        self, world: Surroundings, config: Config, key: ScopeKey, *, sdk: bool = False, single: bool = False
+    ) -> None:
+        self.world = world
+        self.config = config
+        self.key = key
+        self.sdk = sdk
+        self.single = single
+        self.replayable = True
+        self.outcome = "pending"
+        self.fact: Fact | None = None
+        self.started = self.ended = self._sent_at = world.monotonic()
+        self._deadline = None if config.deadline is None else self.started + config.deadline
+        self._permit: Permit | None = None
+        self._turned_away: Held | Refused | None = None
+        self._attempts: list[Attempt] | None = None
+        self._delays: dict[str, Iterator[float]] | None = None
+        self._reason = ""
+        self._paused = 0.0
+        self._waited = 0.0
+        self._hinted = False
+        self._spared = False
+
+    # ---- the everyday path -------------------------------------------------------------------------------
+
+    def admit(self) -> bool:
+        """Ask for leave to send the first attempt; without it the story begins with a wait or a refusal."""
+        answer = self.world.store.acquire(self.key, self.config, self.started, first=True)
+        if isinstance(answer, Permit):
+            self._permit = answer
+            if answer.probe:
+                self._announce_probe(answer)
+            return True
+        self._turned_away = answer
+        return False
+
+    def succeed(self, fact: Fact) -> None:
+        """The first attempt succeeded: report it, count it, done."""
+        self.fact = fact
+        self.outcome = "success"
+        self.ended = now = self.world.monotonic()
+        permit = self._permit
+        self._permit = None
+        if permit is not None:
+            reported = self.world.store.report(self.key, permit, fact, fact.host, fact.model, now)
+            if reported.changes:
+                self._announce(reported.changes)
+        self.world.metrics.succeeded(self.key.host, self.key.model)
+        if self.world.announcer.wants(CallEnded):
+            self.world.announcer.tell(CallEnded(self.report()))
+
+    def timeout(self) -> float | None:
+        """Seconds left until the deadline, for the next attempt; ``None`` without a deadline."""
+        if self._deadline is None:
+            return None
+        return max(SHORTEST_TIMEOUT, self._deadline - self.world.monotonic())
+
+    def close(self) -> None:
+        """Give back what the call still holds. Called whatever happens; does nothing after a normal end."""
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self.world.store.abandon(permit, self.world.monotonic())
+        if self.outcome == "pending":
+            self._end("cancelled", "cancelled, or an error of the caller's own")
+
+    # ---- the record --------------------------------------------------------------------------------------
+
+    def report(self) -> CallReport:
+        """What the call did so far."""
+        attempts = tuple(self._attempts or ())
+        fact = self.fact
+        if fact is not None and not attempts:
+            attempts = (self._attempt(fact, self.ended),)
+        now = self.world.monotonic() if self.outcome == "pending" else self.ended
+        return CallReport(
+            self.key.host,
+            self.key.model,
+            self.outcome,
+            self._reason,
+            attempts,
+            now - self.started,
+            self._waited,
+            _last_hint(attempts),
+        )
+
+    def _attempt(self, fact: Fact, now: float) -> Attempt:
+        number = len(self._attempts or ()) + 1
+        return Attempt(
+            number, fact.code, fact.status, now - self._sent_at, self._paused, fact.hint, fact.maybe_executed
+        )
+
+    def _record(self, fact: Fact, now: float) -> int:
+        """Write down one attempt; returns its number."""
+        attempt = self._attempt(fact, now)
+        if self._attempts is None:
+            self._attempts = []
+        self._attempts.append(attempt)
+        self._paused = 0.0
+        self.fact = fact
+        self.world.metrics.attempted(self.key.host, self.key.model, fact.code, retry=attempt.number > 1)
+        return attempt.number
+
+    def _end(self, outcome: str, reason: str) -> None:
+        self.outcome = outcome
+        self._reason = reason
+        self.ended = self.world.monotonic()
+        self.world.metrics.ended(self.key.host, self.key.model, outcome)
+        if self.world.announcer.wants(CallEnded):
+            self.world.announcer.tell(CallEnded(self.report()))
+
+    def _announce(self, changes: tuple[tuple[CircuitKey, Transition], ...]) -> None:
+        for circuit, change in changes:
+            if change.after is State.OPEN:
+                self.world.metrics.opened(circuit.host, circuit.model)
+            self.world.announcer.tell(CircuitChanged(circuit, change))
+
+    def _announce_probe(self, permit: Permit) -> None:
+        probing = Transition(State.OPEN, State.HALF_OPEN, "probe")
+        if permit.host.is_probe(permit.host_ticket):
+            self._announce(((CircuitKey(self.key.host), probing),))
+        if permit.model is not None and permit.model.is_probe(permit.model_ticket):
+            self._announce(((CircuitKey(self.key.host, self.key.model), probing),))
+
+    # ---- decisions ---------------------------------------------------------------------------------------
+
+    def judge(self, fact: Fact) -> Pause | Deliver | Refuse:
+        """An attempt failed: report it, and decide whether to hand it up or to retry after a pause."""
+        now = self.world.monotonic()
+        number = self._record(fact, now)
+        policy = self._policy(fact)
+        permit, self._permit = self._permit, None
+        open_for = gate_wait = 0.0
+        gate_news = True
+        if permit is not None:
+            host, model = _verdicts(fact, policy)
+            reported = self.world.store.report(self.key, permit, fact, host, model, now)
+            self._announce(reported.changes)
+            open_for, gate_wait, gate_news = reported.open_for, reported.gate_wait, reported.gate_news
+        if fact.status is None and self._deadline is not None and now >= self._deadline:
+            return self._refuse("deadline", None, answered=False)
+        reason = self._reason_to_stop(fact, policy, number)
+        if reason:
+            return self._stop(reason)
+        wait, kind = self._wait(fact, policy)
+        if gate_wait > wait and self.config.gate.mode != "off":
+            wait, kind = gate_wait, "gate"
+        if open_for > wait:
+            return self._stop("circuit open")
+        too_late = self._too_late(now, wait)
+        if too_late:
+            return self._stop(too_late)
+        if not self._afford(fact, policy, now, free=not gate_news):
+            return self._stop("retry budget exhausted")
+        self.world.announcer.tell(
+            RetryScheduled(
+                self.key.host,
+                self.key.model,
+                fact.code,
+                number,
+                policy.max_attempts,
+                wait,
+                kind,
+                fact.maybe_executed,
+            )
+        )
+        return self._pause(wait, kind)
+
+    def _policy(self, fact: Fact) -> ResolvedPolicy:
+        policy = self.config.policy(fact.code, fact.policy)
+        if fact.should_retry and policy.max_attempts == 1:
+            # The server's own word outranks a table that would not retry; once, like anything nobody knows.
+            return self.config.policy(fact.code, "limited")
+        return policy
+
+    def _reason_to_stop(self, fact: Fact, policy: ResolvedPolicy, number: int) -> str:
+        if fact.should_retry is False:
+            return "the server forbids a retry"
+        if policy.max_attempts == 1 or (fact.retry is Retry.IF_HINT and fact.hint is None):
+            return f"{fact.code} is not retried"
+        if number >= policy.max_attempts:
+            return f"all {policy.max_attempts} attempts used"
+        if self.single:
+            return "the SDK above retries"
+        if fact.maybe_executed and policy.on_ambiguous == "fail":
+            return "the request may have been executed"
+        if not self.replayable:
+            return "the body cannot be sent again"
+        if fact.hint is not None and fact.hint.seconds > policy.max_hint:
+            return f"the server asks for {fact.hint.seconds:g} s"
+        return ""
+
+    def _wait(self, fact: Fact, policy: ResolvedPolicy) -> tuple[float, str]:
+        """Seconds to wait before the next attempt, and what kind of wait it is."""
+        chance = self.world.chance
+        if self._delays is None:
+            self._delays = {}
+        delays = self._delays.get(fact.code)
+        if delays is None:
+            delays = self._delays[fact.code] = policy.delays()
+        backoff = policy.jittered(next(delays), chance())
+        if fact.hint is None:
+            return backoff, "backoff"
+        asked = fact.hint.seconds
+        wait = asked + chance() * min(HINT_JITTER * asked, HINT_JITTER_CAP)
+        if self._hinted or asked == 0.0:
+            # A hint that did not help the first time, or that says "now", must not become a tight loop.
+            wait = max(wait, backoff)
+        self._hinted = True
+        return wait, "hint"
+
+    def _too_late(self, now: float, wait: float) -> str:
+        """Why a wait of this length must not be begun, or an empty string."""
+        if self._deadline is not None and now + wait >= self._deadline:
+            return "the deadline would pass"
+        if self.config.max_elapsed is not None and now + wait - self.started >= self.config.max_elapsed:
+            return "max_elapsed would pass"
+        return ""
+
+    def _afford(self, fact: Fact, policy: ResolvedPolicy, now: float, *, free: bool) -> bool:
+        """Pay for the retry.
+
+        A rate-limited request that was on its way before the gate closed is only late to the news, and what is
+        held at the gate costs nothing. A request that provably was not processed (a refused HTTP/2 stream) is
+        free once: the server asked for it to be sent again.
+        """
+        if self.config.budget.mode == "off" or free:
+            return True
+        if fact.code == "refused_stream" and not self._spared:
+            self._spared = True
+            return True
+        return self.world.store.withdraw(self.key, self.config, policy.cost, now)
+
+    def _stop(self, reason: str) -> Deliver:
+        self._end("failure", reason)
+        return DELIVER
+
+    def _pause(self, seconds: float, kind: str) -> Pause:
+        self._paused += seconds
+        self._waited += seconds
+        self.world.metrics.waited(kind, seconds)
+        return Pause(seconds)
+
+    # ---- admission ---------------------------------------------------------------------------------------
+
+    def enter(self) -> Pause | Deliver | Refuse | None:
+        """Ask for leave to send. ``None`` grants it; a pause means ask again; anything else ends the call."""
+        answer, self._turned_away = self._turned_away, None
+        if answer is None:
+            now = self.world.monotonic()
+            if self._deadline is not None and now >= self._deadline:
+                return self._refuse("deadline", None)
+            granted = self.world.store.acquire(self.key, self.config, now, first=False)
+            if isinstance(granted, Permit):
+                self._permit = granted
+                self._sent_at = now
+                if granted.probe:
+                    self._announce_probe(granted)
+                return None
+            answer = granted
+        if isinstance(answer, Held):
+            return self._hold(answer)
+        return self._meet_open_circuit(answer)
+
+    def _hold(self, held: Held) -> Pause | Deliver | Refuse:
+        if not held.patient or self._too_late(self.world.monotonic(), held.seconds):
+            return self._refuse("rate_limited", held.retry_after)
+        self.world.announcer.tell(GateWaited(self.key.host, self.key.model, held.seconds))
+        return self._pause(held.seconds, "gate")
+
+    def _meet_open_circuit(self, refused: Refused) -> Pause | Deliver | Refuse:
+        wait = refused.retry_after
+        patient = self.config.on_open == "wait" and self._attempts is None
+        if patient and not self._too_late(self.world.monotonic(), wait):
+            # A little chance, or all who wait would come back in the same instant and one of them would pass.
+            return self._pause(wait * (1.0 + HINT_JITTER * self.world.chance()), "circuit")
+        return self._refuse("circuit_open", wait)
+
+    def _refuse(
+        self, kind: str, retry_after: float | None, *, answered: bool | None = None
+    ) -> Deliver | Refuse:
+        """No further attempt is made. What was answered, or failed, before is the better last word."""
+        self.world.metrics.refused(kind)
+        if answered is None:
+            answered = self.fact is not None
+        self._end("failure" if self.fact else "refused", kind.replace("_", " "))
+        if answered:
+            return DELIVER
+        on_open = self.config.on_open
+        respond = kind != "deadline" and (on_open == "respond" or (on_open == "auto" and self.sdk))
+        return Refuse(kind, self.key.host, self.key.model, retry_after, respond)
+
+    def finish(self, fact: Fact) -> None:
+        """A later attempt succeeded."""
+        now = self.world.monotonic()
+        self._record(fact, now)
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            reported = self.world.store.report(self.key, permit, fact, fact.host, fact.model, now)
+            self._announce(reported.changes)
+        self._end("success", "")
+
+
+def story(call: Call, fact: Fact | None) -> Generator[Effect, Fact | None, None]:
+    """One call, from its first failure to its end. Decides everything, does nothing.
+
+    Args:
+        call: the call.
+        fact: what the first attempt taught us; ``None`` when it was not admitted and so not yet sent.
+
+    Yields:
+        Any number of `Send` (answered with a `Fact`) and `Pause`, then exactly one `Deliver` or `Refuse`.
+    """
+    while True:
+        if fact is None:
+            while (obstacle := call.enter()) is not None:
+                yield obstacle
+                if not isinstance(obstacle, Pause):
+                    return
+            fact = yield Send(call.timeout())
+            if fact is None:
+                raise AssertionError("a driver answers Send with a Fact")
+        if fact.ok:
+            call.finish(fact)
+            yield DELIVER
+            return
+        decision = call.judge(fact)
+        yield decision
+        if not isinstance(decision, Pause):
+            return
+        fact = None
+
+
+def _verdicts(fact: Fact, policy: ResolvedPolicy) -> tuple[Verdict, Verdict]:
+    """What the circuits of the host and of the model are told, once the policy has had its say."""
+    if policy.breaker == "auto":
+        return fact.host, fact.model
+    if policy.breaker == "ignore":
+        return Verdict.NEUTRAL, Verdict.NEUTRAL
+    return fact.host, Verdict.TRIP if policy.breaker == "trip" else Verdict.FAILURE
+
+
+def _last_hint(attempts: tuple[Attempt, ...]) -> Hint | None:
+    return attempts[-1].hint if attempts else None

@@ -1,0 +1,189 @@
+"""`Resilience`: one brain for any number of clients, threads and event loops."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from gip_resilience.breaker import BreakerView, Control
+from gip_resilience.clock import SystemClock
+from gip_resilience.engine import Call, Surroundings
+from gip_resilience.events import Announcer
+from gip_resilience.logs import LogObserver
+from gip_resilience.metrics import Metrics
+from gip_resilience.policy import Config, Overrides
+from gip_resilience.state import CircuitKey, MemoryStore, ScopeKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from gip_resilience.clock import Clock
+    from gip_resilience.state import Store
+
+_overrides: ContextVar[tuple[tuple[int, Overrides], ...]] = ContextVar("gip_resilience.overrides", default=())
+"""What `Resilience.override` put in force around the running code, by the brain it was said to."""
+
+
+class Resilience:
+    """Policy, shared state and counters of the clients it is mounted on.
+
+    Args:
+        config: the policy; `Config()` is the default one.
+        store: shared state; a `MemoryStore` of its own by default.
+        observers: objects that want to be told what happens; see `gip_resilience.events`.
+        clock: where time comes from and how to wait; the machine's clock by default.
+        chance: random numbers in [0, 1) for jitter; `random.random` by default.
+
+    Raises:
+        TypeError: ``config`` is not a `Config`, or an observer observes nothing.
+
+    Thread-safe and task-safe: one may serve threads, several asyncio loops and trio runs at once. It pickles
+    as its configuration: circuits, gates and counts belong to a process (and so do observers).
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        store: Store | None = None,
+        observers: Iterable[object] = (),
+        clock: Clock | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        if config is None:
+            config = Config()
+        elif not isinstance(config, Config):
+            raise TypeError(
+                f"config: expected a gip_resilience.Config, got {type(config).__name__}"
+                " (Config.from_dict and Config.load make one)"
+            )
+        self.config = config
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.store: Store = MemoryStore(chance=chance) if store is None else store
+        self.metrics = Metrics()
+        self.breakers = Breakers(self)
+        self._world = Surroundings(
+            self.store, self.clock.monotonic, chance, self.metrics, Announcer((LogObserver(), *observers))
+        )
+
+    def __repr__(self) -> str:
+        return f"Resilience({self.config!r}, store={self.store!r})"
+
+    def __reduce__(self) -> tuple[type[Resilience], tuple[Config]]:
+        return type(self), (self.config,)
+
+    @contextmanager
+    def override(self, **changes: Any) -> Iterator[None]:
+        """Change policy for the calls made inside the block, by this thread or task and those it starts.
+
+        Works under every client and SDK, because it travels in a context variable. Blocks nest; the inner word
+        wins. Other threads are not affected (a context variable does not cross into a thread by itself).
+
+        Args:
+            changes: ``deadline``, ``max_elapsed``, ``on_open`` and ``model`` as in `Overrides`; any other name is
+                an error code or a policy class, its value a `Policy`.
+
+        Raises:
+            ConfigError: a name is unknown or a value is wrong.
+        """
+        outer = _overrides.get()
+        overrides = Overrides.build(**changes)
+        token = _overrides.set((*outer, (id(self), overrides)))
+        try:
+            yield
+        finally:
+            _overrides.reset(token)
+
+    def call(
+        self,
+        host: str,
+        credential: str,
+        model: str,
+        *,
+        sdk: bool = False,
+        single: bool = False,
+        overrides: Overrides | None = None,
+    ) -> Call:
+        """Begin a call; for adapters.
+
+        Args:
+            host: host and, unless it is the scheme's own, port.
+            credential: a digest of the request's key; see `gip_resilience.target.credential_digest`.
+            model: the model's name, empty when the request does not say.
+            sdk: whether an SDK above retries by itself and heeds ``x-should-retry``.
+            single: whether that SDK is already retrying.
+            overrides: for this request alone, over those of `override`.
+        """
+        config = self.config
+        active = _overrides.get()
+        if active or overrides is not None:
+            mine = [said for brain, said in active if brain == id(self)]
+            if overrides is not None:
+                mine.append(overrides)
+            for said in mine:
+                config = said.apply(config)
+                if isinstance(said.model, str):
+                    model = said.model
+        return Call(self._world, config, ScopeKey(host, credential, model), sdk=sdk, single=single)
+
+
+class Breakers:
+    """The circuits of a `Resilience`, to read and to overrule.
+
+    A circuit is named by its host and, for a model's own, the model. Iterating gives the names. All methods are
+    thread-safe.
+    """
+
+    def __init__(self, brain: Resilience) -> None:
+        self._brain = brain
+
+    def __repr__(self) -> str:
+        states = {" ".join(filter(None, key)): str(view.state) for key, view in self.all().items()}
+        return f"<Breakers {states}>"
+
+    def all(self) -> dict[CircuitKey, BreakerView]:
+        """Every circuit there is, as it looks now."""
+        return self._brain.store.circuits(self._brain.clock.monotonic())
+
+    def __iter__(self) -> Iterator[CircuitKey]:
+        return iter(self.all())
+
+    def __len__(self) -> int:
+        return len(self.all())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.all()
+
+    def __getitem__(self, key: tuple[str, str]) -> BreakerView:
+        """The circuit ``breakers[host, model]``; ``model`` is empty for the host's own.
+
+        Raises:
+            KeyError: no call has needed that circuit yet.
+        """
+        return self.all()[CircuitKey(*key)]
+
+    def force_open(self, host: str, model: str = "") -> None:
+        """Refuse every call until `auto` or `reset` is said."""
+        self._control(host, model, Control.FORCED_OPEN)
+
+    def force_close(self, host: str, model: str = "") -> None:
+        """Let every call through, and learn nothing from them, until `auto` or `reset` is said."""
+        self._control(host, model, Control.FORCED_CLOSED)
+
+    def metrics_only(self, host: str, model: str = "") -> None:
+        """Go on deciding and counting, but let every call through: a shadow roll-out."""
+        self._control(host, model, Control.METRICS_ONLY)
+
+    def auto(self, host: str, model: str = "") -> None:
+        """Take an operator's decision away: the circuit decides again."""
+        self._control(host, model, Control.AUTO)
+
+    def reset(self, host: str | None = None, model: str = "") -> None:
+        """Close a circuit, or all of them, and forget what was learned."""
+        key = None if host is None else CircuitKey(host, model)
+        self._brain.store.reset(key)
+
+    def _control(self, host: str, model: str, control: Control) -> None:
+        self._brain.store.control(CircuitKey(host, model), control, self._brain.config)

@@ -1,0 +1,318 @@
+"""Shared state: the questions a call asks about its scope, and the store that answers them.
+
+A store is asked four things: may this call go (`Store.acquire`), here is what became of it (`Store.report`),
+can a retry be afforded (`Store.withdraw`), and never mind (`Store.abandon`). The contract for every store,
+in memory or not:
+
+* it never raises and never waits: an answer about a remote state comes from a local copy;
+* no lock is held when a method returns, so none is ever held across a request or a pause;
+* a `Permit` carries the generation it was given in, so a late report cannot change a newer state;
+* permits of calls that never come back run out by themselves (a probe's lease).
+
+`MemoryStore` answers with the pure machines under one `threading.Lock`. Nothing in it belongs to an event
+loop, so threads, several asyncio loops and trio runs may share one.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from gip_resilience.breaker import REFUSED, UNCOUNTED, Breaker, BreakerView, Control, Transition
+from gip_resilience.budget import Budget
+from gip_resilience.gate import Gate, Held
+from gip_resilience.taxonomy import Retry, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gip_resilience.policy import Config
+    from gip_resilience.taxonomy import Fact
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_KEYS = 1024
+"""Scopes, circuits and gates remembered at most, each: a client that invents model names must not grow us."""
+
+
+class ScopeKey(NamedTuple):
+    """Whom a call is for, and on whose account.
+
+    Attributes:
+        host: host and, unless it is the scheme's own, port.
+        credential: a keyed digest of the key the request carries, never the key; empty without one.
+        model: the model's full name; empty when it is not known.
+    """
+
+    host: str
+    credential: str
+    model: str
+
+
+class CircuitKey(NamedTuple):
+    """Names a circuit: of a host (``model`` is empty), or of a model behind it."""
+
+    host: str
+    model: str = ""
+
+
+class Permit:
+    """Leave to send once. Given back by `Store.report` or `Store.abandon`, whichever comes first.
+
+    Attributes:
+        probe: whether this call is a half-open circuit's probe.
+    """
+
+    __slots__ = ("budget", "gate", "gate_generation", "host", "host_ticket", "model", "model_ticket", "probe")
+
+    def __init__(self, host: Breaker, model: Breaker | None, gate: Gate, budget: Budget) -> None:
+        self.host = host
+        self.model = model
+        self.gate = gate
+        self.budget = budget
+        self.host_ticket = UNCOUNTED
+        self.model_ticket = UNCOUNTED
+        self.gate_generation = gate.generation
+        self.probe = False
+
+
+class Refused(NamedTuple):
+    """The circuit is open.
+
+    Attributes:
+        circuit: which one.
+        retry_after: seconds until the next call would be admitted.
+    """
+
+    circuit: CircuitKey
+    retry_after: float
+
+
+class Reported(NamedTuple):
+    """What a report changed.
+
+    Attributes:
+        changes: circuits that changed their state.
+        gate_wait: seconds this caller would now wait at the gate.
+        gate_news: whether this answer closed the gate (and not one that was sent before it closed).
+        open_for: seconds the circuit in the way stays open; 0 when none is.
+    """
+
+    changes: tuple[tuple[CircuitKey, Transition], ...] = ()
+    gate_wait: float = 0.0
+    gate_news: bool = True
+    open_for: float = 0.0
+
+
+UNCHANGED = Reported()
+
+
+class Store(Protocol):
+    """What the engine asks. See the module's docstring for the contract."""
+
+    def acquire(self, key: ScopeKey, config: Config, now: float, *, first: bool) -> Permit | Held | Refused:
+        """May a request for *key* be sent now? ``first`` marks a call's first attempt."""
+
+    def report(
+        self, key: ScopeKey, permit: Permit, fact: Fact, host: Verdict, model: Verdict, now: float
+    ) -> Reported:
+        """The request was answered, or failed. Host and model verdicts may differ from the fact's by policy."""
+
+    def abandon(self, permit: Permit, now: float) -> None:
+        """Nothing can be learned from this request (cancelled, the caller's own error)."""
+
+    def withdraw(self, key: ScopeKey, config: Config, cost: float, now: float) -> bool:
+        """Can a retry be paid for? If so it is."""
+
+    def circuits(self, now: float) -> dict[CircuitKey, BreakerView]:
+        """All circuits that exist, as they look now."""
+
+    def control(self, key: CircuitKey, control: Control, config: Config) -> None:
+        """Put an operator's decision over a circuit, made first if need be."""
+
+    def reset(self, key: CircuitKey | None) -> None:
+        """Close a circuit (all, with ``None``) and forget what it learned."""
+
+
+class _Line:
+    """Everything one scope key leads to, found once."""
+
+    __slots__ = ("budget", "gate", "host", "model", "used")
+
+    def __init__(self, host: Breaker, model: Breaker | None, gate: Gate, budget: Budget) -> None:
+        self.host = host
+        self.model = model
+        self.gate = gate
+        self.budget = budget
+        self.used = True
+
+
+class MemoryStore:
+    """Shared state of this process.
+
+    Args:
+        chance: random numbers in [0, 1), for the spread of a gate and the jitter of an open time.
+        max_keys: scopes and circuits remembered at most, each; the oldest that is at rest is forgotten first.
+
+    Thread-safe and task-safe; bound to no event loop.
+    """
+
+    def __init__(self, *, chance: Callable[[], float] = random.random, max_keys: int = MAX_KEYS) -> None:
+        self._chance = chance
+        self._max_keys = max_keys
+        self._lock = threading.Lock()
+        self._lines: dict[ScopeKey, _Line] = {}
+        self._circuits: dict[CircuitKey, Breaker] = {}
+        self._gates: dict[ScopeKey, Gate] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore scopes={len(self._lines)} circuits={len(self._circuits)}>"
+
+    def acquire(self, key: ScopeKey, config: Config, now: float, *, first: bool) -> Permit | Held | Refused:
+        """Gate first, then the circuits of the host and of the model. See `Store.acquire`."""
+        with self._lock:
+            line = self._lines.get(key) or self._add_line(key, config, now)
+            line.used = True
+            if first:
+                line.budget.call(now)
+            if line.gate.until > now and config.gate.mode != "off":
+                held = line.gate.enter(now, self._chance())
+                if held:
+                    return held
+            permit = Permit(line.host, line.model, line.gate, line.budget)
+            if config.breaker.mode == "off":
+                return permit
+            return self._pass_circuits(key, permit, now)
+
+    @staticmethod
+    def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refused:
+        host, model = permit.host, permit.model
+        ticket = host.admit(now)
+        if ticket == REFUSED:
+            return Refused(CircuitKey(key.host), host.retry_after(now))
+        permit.host_ticket = ticket
+        permit.probe = host.is_probe(ticket)
+        if model is not None:
+            ticket = model.admit(now)
+            if ticket == REFUSED:
+                # The host's slot must not stay taken by a call that is not made.
+                host.report(permit.host_ticket, Verdict.NEUTRAL, now)
+                return Refused(CircuitKey(key.host, key.model), model.retry_after(now))
+            permit.model_ticket = ticket
+            permit.probe = permit.probe or model.is_probe(ticket)
+        return permit
+
+    def report(
+        self, key: ScopeKey, permit: Permit, fact: Fact, host: Verdict, model: Verdict, now: float
+    ) -> Reported:
+        """See `Store.report`."""
+        with self._lock:
+            if fact.ok:
+                permit.budget.deposit()
+                permit.gate.passed(permit.gate_generation)
+                if not permit.probe:
+                    # The everyday case: nothing can change but two counters.
+                    permit.host.report(permit.host_ticket, host, now)
+                    if permit.model is not None:
+                        permit.model.report(permit.model_ticket, model, now)
+                    return UNCHANGED
+            hint = fact.hint.seconds if fact.hint else None
+            changes = []
+            open_for = 0.0
+            for circuit, breaker, ticket, verdict in (
+                (CircuitKey(key.host), permit.host, permit.host_ticket, host),
+                (CircuitKey(key.host, key.model), permit.model, permit.model_ticket, model),
+            ):
+                if breaker is None:
+                    continue
+                change = breaker.report(ticket, verdict, now, hint=hint, chance=self._chance())
+                if change:
+                    changes.append((circuit, change))
+                open_for = max(open_for, breaker.retry_after(now))
+            if fact.retry is not Retry.AFTER_RESET:
+                return Reported(tuple(changes), open_for=open_for)
+            news = permit.gate.close(now, hint, permit.gate_generation)
+            held = permit.gate.enter(now, self._chance())
+            return Reported(tuple(changes), held.seconds if held else 0.0, news, open_for)
+
+    def abandon(self, permit: Permit, now: float) -> None:
+        """See `Store.abandon`."""
+        with self._lock:
+            permit.host.report(permit.host_ticket, Verdict.NEUTRAL, now)
+            if permit.model is not None:
+                permit.model.report(permit.model_ticket, Verdict.NEUTRAL, now)
+
+    def withdraw(self, key: ScopeKey, config: Config, cost: float, now: float) -> bool:
+        """See `Store.withdraw`."""
+        with self._lock:
+            line = self._lines.get(key) or self._add_line(key, config, now)
+            return line.budget.withdraw(cost)
+
+    def circuits(self, now: float) -> dict[CircuitKey, BreakerView]:
+        """See `Store.circuits`."""
+        with self._lock:
+            return {key: breaker.view(now) for key, breaker in self._circuits.items()}
+
+    def control(self, key: CircuitKey, control: Control, config: Config) -> None:
+        """See `Store.control`."""
+        with self._lock:
+            self._circuit(key, config).override(control)
+
+    def reset(self, key: CircuitKey | None) -> None:
+        """See `Store.reset`."""
+        with self._lock:
+            for name, breaker in self._circuits.items():
+                if key is None or name == key:
+                    breaker.reset()
+
+    def _add_line(self, key: ScopeKey, config: Config, now: float) -> _Line:
+        """Needs the lock."""
+        if len(self._lines) >= self._max_keys:
+            self._forget(now)
+        host = self._circuit(CircuitKey(key.host), config)
+        model = self._circuit(CircuitKey(key.host, key.model), config) if key.model else None
+        gated = ScopeKey(key.host, key.credential, key.model if config.gate.scope == "model" else "")
+        gate = self._gates.get(gated)
+        if gate is None:
+            gate = self._gates[gated] = Gate(config.gate)
+        line = self._lines[key] = _Line(host, model, gate, Budget(config.budget, now))
+        return line
+
+    def _circuit(self, key: CircuitKey, config: Config) -> Breaker:
+        """Needs the lock."""
+        breaker = self._circuits.get(key)
+        if breaker is None:
+            breaker = self._circuits[key] = Breaker(config.breaker)
+        return breaker
+
+    def _forget(self, now: float) -> None:
+        """Make room (needs the lock): second chance for scopes, then what no scope leads to and is at rest.
+
+        Half of the table goes at once, so the sweep costs nothing per call. An open circuit and a closed gate
+        outlive their scopes: what they know must not be lost to a flood of other names.
+        """
+        idle = [key for key, line in self._lines.items() if not line.used]
+        for key in (idle or list(self._lines))[: self._max_keys // 2 + 1]:
+            del self._lines[key]
+        for line in self._lines.values():
+            line.used = False
+        breakers = {id(line.host) for line in self._lines.values()}
+        breakers |= {id(line.model) for line in self._lines.values()}
+        gates = {id(line.gate) for line in self._lines.values()}
+        _drop(self._circuits, lambda breaker: id(breaker) not in breakers and breaker.at_rest)
+        _drop(self._gates, lambda gate: id(gate) not in gates and gate.until <= now)
+        # Nothing at rest and still too many: someone makes up names faster than circuits close.
+        _drop_oldest(self._circuits, 2 * self._max_keys)
+        _drop_oldest(self._gates, 2 * self._max_keys)
+
+
+def _drop(table: dict[K, V], when: Callable[[V], bool]) -> None:
+    for key in [key for key, value in table.items() if when(value)]:
+        del table[key]
+
+
+def _drop_oldest(table: dict[K, V], keep: int) -> None:
+    for key in list(table)[: max(0, len(table) - keep)]:
+        del table[key]

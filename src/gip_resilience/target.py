@@ -1,0 +1,89 @@
+"""Whom a call is for: host, credential and model, read without disturbing the request.
+
+The model is what the gateway calls it, whole (``azure/openai/gpt-5-mini``): its first part names the cloud
+that answers, so two spellings are two circuits. It is looked for in the body (JSON or multipart), then in the
+path; a body may carry megabytes of images, so nothing here builds the document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from urllib.parse import unquote
+
+import msgspec
+
+MODEL_HEADER = "x-gip-model"
+"""Names the model of a request whose body does not. It is an ordinary header and goes upstream with the rest."""
+
+MAX_NAME = 200
+"""Characters of a model's name that are kept. Names enter log lines and counters."""
+
+CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+"""Headers that carry a key with the gateways we know."""
+
+_SECRET = os.urandom(16)
+"""Keys the digests of this process: one that leaks is of no use to guess the key behind it."""
+
+# Clients put the model first; then nothing else need be looked at.
+_MODEL_FIRST = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
+_MODEL_IN_PATH = re.compile(r"/(?:deployments|models|engines|model)/([^/:?]+)")
+_MULTIPART_MODEL = re.compile(rb';\s*name="?model"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,800})\r\n')
+_UNPRINTABLE = re.compile(r"[^\x21-\x7e\xa1-\uffff]+")
+
+
+class _HasModel(msgspec.Struct):
+    model: msgspec.Raw | None = None
+
+
+_decoder = msgspec.json.Decoder(_HasModel)
+
+
+def model_in_json(body: bytes | bytearray | memoryview) -> str:
+    """The top-level ``model`` of a JSON document, or an empty string.
+
+    Costs one scan in C at most (6 ms for 20 MB where it was measured), and nothing is built but the name.
+    """
+    first = _MODEL_FIRST.match(body)
+    if first:
+        return clean_name(first[1].decode("utf-8", "replace"))
+    try:
+        model = _decoder.decode(body).model
+        name = msgspec.json.decode(model) if model is not None else None
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return ""
+    return clean_name(name) if isinstance(name, str) else ""
+
+
+def model_in_multipart(body: bytes | bytearray) -> str:
+    """The form field ``model`` of a multipart body, or an empty string."""
+    found = _MULTIPART_MODEL.search(body)
+    return clean_name(found[1].decode("utf-8", "replace")) if found else ""
+
+
+def model_in_path(path: str) -> str:
+    """The model that some services put into the path (``/deployments/NAME/``, ``/models/NAME:generate``)."""
+    found = _MODEL_IN_PATH.search(path)
+    return clean_name(unquote(found[1])) if found else ""
+
+
+def model_in_body(body: bytes | bytearray, content_type: str) -> str:
+    """The model that a body in memory names, or an empty string."""
+    if not body:
+        return ""
+    if "multipart/" in content_type:
+        return model_in_multipart(body)
+    if body[:64].lstrip()[:1] == b"{":
+        return model_in_json(body)
+    return ""
+
+
+def clean_name(name: str) -> str:
+    """A name that is safe in a log line and a counter: no blanks, no control characters, bounded."""
+    return _UNPRINTABLE.sub("_", name.strip()[: MAX_NAME + 1])[:MAX_NAME]
+
+
+def credential_digest(value: bytes) -> str:
+    """A keyed digest of what authenticates a request; the value itself is never kept."""
+    return hashlib.blake2b(value, key=_SECRET, digest_size=8).hexdigest()
