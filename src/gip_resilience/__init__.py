@@ -4,34 +4,40 @@
 
     res = gr.mount(client)   # a requests.Session, an httpx or httpx2 client, or an SDK object that owns one
 
-Importing this package imports no HTTP library; each adapter is imported when it is needed.
+Importing this package imports no HTTP library, and next to nothing else: a name below is fetched from its module
+when it is first used (PEP 562), and each adapter when it is needed.
 """
 
-from gip_resilience import hints
-from gip_resilience._report import Attempt, CallReport, report
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from gip_resilience._version import __version__
-from gip_resilience.clock import Clock, SystemClock
-from gip_resilience.errors import (
-    CircuitOpenError,
-    DeadlineExceededError,
-    RateLimitedError,
-    ResilienceError,
-)
-from gip_resilience.hints import Hint
-from gip_resilience.mounting import mount, unmount
-from gip_resilience.policy import (
-    BodyConfig,
-    BreakerConfig,
-    BudgetConfig,
-    Config,
-    ConfigError,
-    GateConfig,
-    Overrides,
-    Policy,
-)
-from gip_resilience.resilience import Resilience
-from gip_resilience.state import MemoryStore
-from gip_resilience.taxonomy import Category, Code, Fact, Retry, Scope, Verdict, classify
+
+if TYPE_CHECKING:
+    from gip_resilience import hints
+    from gip_resilience._report import Attempt, CallReport, report
+    from gip_resilience.clock import Clock, SystemClock
+    from gip_resilience.errors import (
+        CircuitOpenError,
+        DeadlineExceededError,
+        RateLimitedError,
+        ResilienceError,
+    )
+    from gip_resilience.hints import Hint
+    from gip_resilience.mounting import mount, unmount
+    from gip_resilience.policy import (
+        BodyConfig,
+        BreakerConfig,
+        BudgetConfig,
+        Config,
+        ConfigError,
+        GateConfig,
+        Overrides,
+        Policy,
+    )
+    from gip_resilience.resilience import Resilience
+    from gip_resilience.state import MemoryStore
+    from gip_resilience.taxonomy import Category, Code, Fact, Retry, Scope, Verdict, classify
 
 __all__ = [
     "Attempt",
@@ -66,3 +72,39 @@ __all__ = [
     "report",
     "unmount",
 ]
+
+_HOMES = {
+    "_report": ("Attempt", "CallReport", "report"),
+    "clock": ("Clock", "SystemClock"),
+    "errors": ("CircuitOpenError", "DeadlineExceededError", "RateLimitedError", "ResilienceError"),
+    "hints": ("Hint", "hints"),
+    "mounting": ("mount", "unmount"),
+    "policy": (
+        "BodyConfig",
+        "BreakerConfig",
+        "BudgetConfig",
+        "Config",
+        "ConfigError",
+        "GateConfig",
+        "Overrides",
+        "Policy",
+    ),
+    "resilience": ("Resilience",),
+    "state": ("MemoryStore",),
+    "taxonomy": ("Category", "Code", "Fact", "Retry", "Scope", "Verdict", "classify"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{home}")
+    value: object = module if name == home else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from gip_resilience._bodies import breaks_off, inflated, is_html, is_json, streams_json
+from gip_resilience._bodies import Text, breaks_off, inflated, is_html, is_json, streams_json
 from gip_resilience.target import CREDENTIAL_HEADERS, MODEL_HEADER, clean_name
 from gip_resilience.taxonomy import classify, transport_fact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from gip_resilience._bodies import Text
     from gip_resilience.policy import Config
     from gip_resilience.taxonomy import Fact
 
@@ -30,12 +29,6 @@ _NOTED = CREDENTIAL_HEADERS | {
     b"content-type",
     b"upgrade",
 }
-
-
-class Headers(Protocol):
-    """Headers by name, in any case."""
-
-    def get(self, name: str, default: str, /) -> str: ...
 
 
 class Noted:
@@ -94,47 +87,81 @@ def success(status: int) -> Fact:
     return classify(status)
 
 
-@dataclass(frozen=True, slots=True)
+class Told:
+    """What the headers of an answer say about its body, found in one pass.
+
+    Attributes:
+        content_type: in lower case, as far as it was sent.
+        encoding: the content encoding, in lower case; empty without one.
+        length: the announced length; ``None`` when none was announced, or nonsense.
+        framed: whether anything says what the body is, or how long.
+    """
+
+    __slots__ = ("content_type", "encoding", "framed", "length")
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self.content_type = ""
+        self.encoding = ""
+        self.length: int | None = None
+        self.framed = False
+        for name, value in pairs:
+            name = name.lower()
+            if name == b"content-type":
+                self.content_type = value.decode("latin-1").lower()
+            elif name == b"content-length":
+                # Longer digits than any length has are nonsense, and slow to convert.
+                self.length = int(value) if value.isdigit() and len(value) < 20 else None
+            elif name == b"content-encoding":
+                encoding = value.decode("latin-1").strip().lower()
+                self.encoding = f"{self.encoding},{encoding}" if self.encoding else encoding
+            elif name != b"transfer-encoding":
+                continue
+            self.framed = True
+
+
 class Question:
     """One answer, to be judged.
 
-    Attributes:
+    Args:
         method: of the request.
         path: of the request's URL.
-        expects_json: see `Noted`.
+        noted: what the request's headers say.
         status: of the answer.
-        headers: of the answer.
+        told: what the answer's headers say.
     """
 
-    method: str
-    path: str
-    expects_json: bool
-    status: int
-    headers: Headers
+    __slots__ = ("_method", "_noted", "_path", "_status", "told")
+
+    def __init__(self, method: str, path: str, noted: Noted, status: int, told: Told) -> None:
+        self._method = method
+        self._path = path
+        self._noted = noted
+        self._status = status
+        self.told = told
 
     def wants(self, config: Config) -> int:
         """Bytes of the body that are read under the retry; 0 lets it stream through untouched."""
-        if self.method == "HEAD" or self.status == 204:
+        status = self._status
+        if self._method == "HEAD" or status == 204:
             return 0
-        if self.status >= 400:
+        if status >= 400:
             return config.body.error_limit
-        if not 200 <= self.status < 300:
+        if not 200 <= status < 300:
             return 0
-        content_type = self.headers.get("content-type", "")
-        if is_json(content_type) and not streams_json(self.path):
-            length = self.headers.get("content-length", "")
-            too_long = length.isdecimal() and len(length) < 20 and int(length) > config.body.json_limit
-            return 0 if too_long else config.body.json_limit
-        if self.expects_json and is_html(content_type):
+        told = self.told
+        if is_json(told.content_type) and not streams_json(self._path):
+            limit = config.body.json_limit
+            return 0 if told.length is not None and told.length > limit else limit
+        if self._noted.expects_json and is_html(told.content_type):
             return config.body.error_limit
         return 0
 
     def judge(
         self,
-        pairs: Iterable[tuple[str, str]],
+        pairs: Callable[[], Iterable[tuple[str, str]]],
         raw: bytes,
         config: Config,
-        now: float,
+        time: Callable[[], float],
         *,
         whole: bool,
         broken: Fact | None,
@@ -142,31 +169,29 @@ class Question:
         """What the answer means.
 
         Args:
-            pairs: its headers, repeated ones included.
+            pairs: gives its headers, repeated ones included.
             raw: what was read of its body, as it came over the wire.
             config: limits and dialect.
-            now: Unix time, for hints that name a date.
+            time: gives the Unix time, for hints that name a date.
             whole: whether the body came to its end.
             broken: what ended it too early, if something did.
         """
-        body = inflated(raw, self.headers.get("content-encoding", ""))
-        if self.status < 300:
+        status, told = self._status, self.told
+        body = inflated(raw, told.encoding) if told.encoding else Text(raw, "whole")
+        if status < 300:
             if broken is not None or (whole and self._is_cut(body)):
                 stalled = broken is not None and broken.code == "read_timeout"
-                return replace(
-                    transport_fact("read_timeout" if stalled else "truncated_body"), status=self.status
-                )
-            html = is_html(self.headers.get("content-type", ""))
-            if not html and (not whole or b'"error"' not in body.text[:ENVELOPE]):
-                return success(self.status)
+                return replace(transport_fact("read_timeout" if stalled else "truncated_body"), status=status)
+            if not (whole and b'"error"' in body.text[:ENVELOPE]) and not is_html(told.content_type):
+                return success(status)
         return classify(
-            self.status,
-            pairs,
+            status,
+            pairs(),
             body.text,
             dialect=config.dialect,
-            now=now,
+            now=time(),
             complete=whole,
-            expect_json=self.expects_json,
+            expect_json=self._noted.expects_json,
         )
 
     def _is_cut(self, body: Text) -> bool:
@@ -175,9 +200,8 @@ class Question:
         Also checked where the length was announced and kept: a gateway passes on faithfully what its upstream
         cut. Only a body that was announced as empty is taken to be empty on purpose.
         """
-        if not is_json(self.headers.get("content-type", "")):
+        if not is_json(self.told.content_type):
             return False
         if body.state == "cut":
             return True
-        announced_empty = self.headers.get("content-length", "") == "0"
-        return body.state == "whole" and not announced_empty and breaks_off(body.text)
+        return body.state == "whole" and self.told.length != 0 and breaks_off(body.text)

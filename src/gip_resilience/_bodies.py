@@ -133,6 +133,8 @@ def breaks_off(text: bytes) -> bool:
 
 def is_json(content_type: str) -> bool:
     """Whether a content type promises one JSON document (not a stream of them)."""
+    if content_type == "application/json":
+        return True
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 

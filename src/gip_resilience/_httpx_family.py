@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
 
-from gip_resilience._answers import Question, success
+from gip_resilience._answers import Question, Told, success
 from gip_resilience._recording import AsyncRecorder, Recorder
 from gip_resilience._refusals import refusal_answer, refusal_message
 from gip_resilience.errors import ResilienceError
@@ -227,11 +227,7 @@ class BasePort:
     def _question(self, response: Any) -> Question:
         request = self._request
         return Question(
-            request.method,
-            request.url.path,
-            self._noted.expects_json,
-            response.status_code,
-            response.headers,
+            request.method, request.url.path, self._noted, response.status_code, Told(response.headers.raw)
         )
 
     def _failed(self, error: Exception, fact: Fact) -> Fact:
@@ -254,10 +250,10 @@ class BasePort:
         else:
             response.stream = relay(reading.chunks, rest, response.stream, reading.cause)
         fact = question.judge(
-            response.headers.multi_items(),
+            response.headers.multi_items,
             raw,
             self._config,
-            self.clock.time(),
+            self.clock.time,
             whole=reading.whole,
             broken=reading.broken,
         )

@@ -77,7 +77,8 @@ class Metrics:
     def succeeded(self, host: str, model: str) -> None:
         """A call succeeded at its first attempt: the everyday case, in one step."""
         with self._lock:
-            host, model = self._names(host, model)
+            if model not in self._models or host not in self._hosts:
+                host, model = self._names(host, model)
             self._attempts[host, model, "ok"] += 1
             self._calls[host, model, "success"] += 1
 

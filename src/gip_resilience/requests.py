@@ -33,7 +33,7 @@ from urllib3.util import Timeout
 from urllib3.util.retry import Retry
 
 from gip_resilience import errors
-from gip_resilience._answers import Noted, Question, success
+from gip_resilience._answers import Noted, Question, Told, success
 from gip_resilience._recording import Recorder
 from gip_resilience._refusals import refusal_answer, refusal_message
 from gip_resilience.drive import drive
@@ -284,16 +284,13 @@ class _Port:
         response.request = self._request
         # Or a digest authentication's second leg would go past us.
         response.connection = self._adapter
+        told = Told((_latin(name), _latin(value)) for name, value in response.headers.items())
         question = Question(
-            self._request.method or "GET",
-            self._path,
-            self._noted.expects_json,
-            response.status_code,
-            response.headers,
+            self._request.method or "GET", self._path, self._noted, response.status_code, told
         )
         config = self.call.config
         limit = question.wants(config)
-        headless = _is_headless(response)
+        headless = not told.framed and _must_have_body(response)
         if not limit and not headless:
             return self._conclude(_silent(response.status_code))
         reading = _Reading(self._adapter.resilience.clock.monotonic, response, config.body.error_timeout)
@@ -303,9 +300,14 @@ class _Port:
         if headless and reading.whole and not raw:
             return self._conclude(transport_fact("connection_lost"))
         response.raw = _put_back(response.raw, reading)
-        pairs = list(getattr(response.raw.headers, "items", response.headers.items)())
-        now = self._adapter.resilience.clock.time()
-        fact = question.judge(pairs, raw, config, now, whole=reading.whole, broken=reading.broken)
+        fact = question.judge(
+            response.raw.headers.items,
+            raw,
+            config,
+            self._adapter.resilience.clock.time,
+            whole=reading.whole,
+            broken=reading.broken,
+        )
         return self._conclude(fact)
 
     def _conclude(self, fact: Fact) -> Fact:
@@ -380,18 +382,15 @@ def _silent(status: int) -> Fact:
     return success(status)
 
 
-def _is_headless(response: Response) -> bool:
-    """Whether the answer may have been cut inside its header.
+def _must_have_body(response: Response) -> bool:
+    """Whether an answer without a word about its body, and then without a body, was cut inside its header.
 
     ``http.client`` takes the end of the connection for the end of the header, so a cut there comes out as a 200
-    without an error. Nothing that says what the body is, or how long, and then no body: that is no answer.
+    without an error.
     """
     if not 200 <= response.status_code < 300 or response.status_code in {204, 205}:
         return False
-    if (response.request.method or "") in {"HEAD", "CONNECT"}:
-        return False
-    headers = response.headers
-    return not any(name in headers for name in ("content-length", "transfer-encoding", "content-type"))
+    return (response.request.method or "") not in {"HEAD", "CONNECT"}
 
 
 def _within(given: Any, left: float) -> tuple[float, float]:

@@ -34,7 +34,7 @@ _UNPRINTABLE = re.compile(r"[^\x21-\x7e\xa1-\uffff]+")
 
 
 class _HasModel(msgspec.Struct):
-    model: msgspec.Raw | None = None
+    model: msgspec.Raw = msgspec.Raw()
 
 
 _decoder = msgspec.json.Decoder(_HasModel)
@@ -50,7 +50,7 @@ def model_in_json(body: bytes | bytearray | memoryview) -> str:
         return clean_name(first[1].decode("utf-8", "replace"))
     try:
         model = _decoder.decode(body).model
-        name = msgspec.json.decode(model) if model is not None else None
+        name = msgspec.json.decode(model) if model else None
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return ""
     return clean_name(name) if isinstance(name, str) else ""

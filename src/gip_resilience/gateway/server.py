@@ -53,6 +53,10 @@ _READ_AHEAD: Final = 256 * 1024
 # with unread input resets it, and a reset can overtake the answer.
 _LINGER: Final = 0.5
 
+# How long, in seconds, a connection must have waited for its next request to be given up for a new one. A
+# client that is about to use its connection must not lose it.
+_IDLE: Final = 1.0
+
 # How long, in seconds, nothing is accepted after the system refused a connection.
 _OUT_OF_FILES_PAUSE: Final = 0.05
 
@@ -307,7 +311,7 @@ class _Runner:
         self.room_made()
 
     def room_made(self) -> None:
-        """A connection ended or became idle: who waits in the backlog may be let in."""
+        """Who waits in the backlog may be let in, or take the place of an idle connection."""
         if not self._accepting and not self._stopping.is_set():
             self._accepting = True
             self._loop.add_reader(self._listener, self._accept)
@@ -341,6 +345,8 @@ class _Runner:
             idle = next((connection for connection in self._connections if connection.idle), None)
             if idle is not None:
                 idle.abort()
+            else:
+                self._loop.call_later(_IDLE, self.room_made)
             return
         try:
             client, _ = self._listener.accept()
@@ -387,11 +393,14 @@ class _Connection(asyncio.Protocol):
         self._listening = True
         self._busy = False
         self._reading = True
+        self._idle_since: float | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether the connection is between two requests."""
-        return not self._busy and self._listening and not self._parser.buffered
+        """Whether the connection has been between two requests for a while."""
+        if self._busy or self._parser.buffered or self._idle_since is None:
+            return False
+        return asyncio.get_running_loop().time() - self._idle_since >= _IDLE
 
     # asyncio.Protocol
 
@@ -460,10 +469,10 @@ class _Connection(asyncio.Protocol):
         self._busy = True
         goes_on = await self._perform(gateway._answer(request, self._number))  # noqa: SLF001
         self._busy = False
+        self._idle_since = asyncio.get_running_loop().time()
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-        self._runner.room_made()
         return goes_on
 
     async def _next_request(self) -> Request | None:
@@ -481,12 +490,14 @@ class _Connection(asyncio.Protocol):
 
     async def _perform(self, steps: Iterator[Operation]) -> bool:
         for step in steps:
-            if self.closed.is_set():
+            if self._transport.is_closing():
                 return False
             match step:
                 case Write(data):
                     self._transport.write(data)
                     await self._writable.wait()
+                    # An event that is set does not suspend: without this a long body would stop all others.
+                    await asyncio.sleep(0)
                 case Pause(seconds):
                     await self._pause(seconds)
                 case Finish(how):
