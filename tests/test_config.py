@@ -266,6 +266,26 @@ def test_forms_of_a_policy(given: Any, policies: Mapping[str, Policy]) -> None:
     assert all(type(key) is str for key in config.policies)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"breaker": {"ratio": 1, "open_jitter": 0}}, id="ratio_and_no_jitter"),
+        pytest.param({"breaker": {"open_jitter": 1, "max_open": 0}}, id="jitter_and_no_hint"),
+        pytest.param({"gate": {"base_delay": 30, "spread": 0}}, id="gate_without_growth"),
+        pytest.param({"budget": {"capacity": 0, "min_capacity": 0, "deposit": 0}}, id="budget_of_nothing"),
+        pytest.param({"policies": {"overload": {"max_attempts": 1, "max_delay": 0}}}, id="policy_of_nothing"),
+    ],
+)
+def test_bounds_are_inside(values: dict[str, Any]) -> None:
+    """The least and the greatest value of a setting are accepted."""
+    config = Config.from_dict(values)
+
+    for group, given_values in values.items():
+        for name, value in given_values.items():
+            if group != "policies":
+                assert getattr(getattr(config, group), name) == value
+
+
 def test_groups_may_be_mappings() -> None:
     """A group given as a mapping in Python is the same as the group."""
     assert Config(breaker={"ratio": 0.9}) == Config(breaker=BreakerConfig(ratio=0.9))  # type: ignore[arg-type]
@@ -830,6 +850,7 @@ def test_the_line_is_found(text: str, line: int, tmp_path: Path) -> None:
         pytest.param({"DEADLINE": ""}, Config(), id="empty_is_unset"),
         pytest.param({"MAX_ELAPSED": "none"}, Config(max_elapsed=None), id="none"),
         pytest.param({"MAX_ELAPSED": "None"}, Config(max_elapsed=None), id="none_in_any_case"),
+        pytest.param({"ON_OPEN": " raise "}, Config(on_open="raise"), id="choice_with_spaces"),
         pytest.param({"ON_OPEN": "Raise"}, Config(on_open="raise"), id="choice_in_any_case"),
         pytest.param(
             {"BREAKER__OPEN_TIME": "3", "BREAKER__BUCKETS": "5"},

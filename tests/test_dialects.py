@@ -506,6 +506,18 @@ def test_a_minutes_quota_is_waited_for() -> None:
         assert (fact.hint.seconds, fact.dialect, fact.retry) == (34.0, "google", Retry.AFTER_RESET)
 
 
+def test_a_list_with_a_number_is_googles() -> None:
+    """Google alone sends its errors in a list; without a status name the number is left."""
+    fact = classify(429, {}, [{"error": {"code": 429, "message": "m"}}])
+    assert (fact.dialect, fact.code, fact.retry) == ("google", "http_429", Retry.AFTER_RESET)
+
+
+def test_mistrals_code_may_repeat_the_status() -> None:
+    """A number that is a status is not a code of Mistral's."""
+    fact = classify(422, {}, mistral("422", 422))
+    assert (fact.code, fact.known, outcome(fact)) == ("http_422", True, INVALID)
+
+
 def test_openrouters_402_is_retried_only_with_a_hint() -> None:
     """In-flight money comes back soon and says when; an empty account does not."""
     with_hint = classify(402, {"Retry-After": "3"}, openrouter(402))

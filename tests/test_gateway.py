@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -14,18 +15,21 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anthropic
 import httpx
 import openai
 import pytest
 import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gip_resilience.gateway import (
     Close,
@@ -54,16 +58,18 @@ from gip_resilience.gateway import (
     WrongType,
     server,
 )
-from gip_resilience.gateway.answers import STATUS_OF, Answer, Parts, pattern
-from gip_resilience.gateway.api import Api
+from gip_resilience.gateway.answers import STATUS_OF, Answer, Parts, gzipped, pattern
+from gip_resilience.gateway.api import Api, read
 from gip_resilience.gateway.http1 import Request
 from gip_resilience.gateway.limits import Windows, go_duration
+from gip_resilience.gateway.recording import Redactor
 from gip_resilience.gateway.wire import GARBAGE, NOT_A_CHUNK, Pause, Write, operations, resolve
 
 GIP: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "taxonomy.json").read_text())["gip"][
     "codes"
 ]
 KEY = "sk-planted-0123456789abcdef"
+PLAIN = "a-key-without-shape"
 CHAT = {
     "model": "azure/openai/gpt-5-mini",
     "messages": [{"role": "user", "content": "Say hello to the world."}],
@@ -149,6 +155,11 @@ def split(answer: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
     head, _, rest = answer.partition(b"\r\n\r\n")
     line, *fields = head.split(b"\r\n")
     return line, {name.lower(): value for name, _, value in (f.partition(b": ") for f in fields)}, rest
+
+
+def fetch(method: str, url: str, **options: Any) -> httpx.Response:
+    """A request on a connection of its own."""
+    return httpx.request(method, url, verify=False, trust_env=False, timeout=10, **options)
 
 
 def post(
@@ -251,10 +262,19 @@ def test_half_headers(how: Literal["fin", "rst", "stall"], end: End) -> None:
 def test_fault_at_accept(reply: Reply, end: End) -> None:
     """The connection ends before a byte was sent; it is no request, but it is a step of the plan."""
     with Gateway(FaultPlan.script([reply])) as gateway:
-        with closing(dial(gateway)) as client:
-            assert hear(client, end) == (b"", end)
+        assert touch(gateway) == (b"", end)
         assert (gateway.requests, gateway.connections) == ([], 1)
         assert ask(gateway, GET_AND_CLOSE)[0].endswith(BODY)
+
+
+def touch(gateway: Gateway) -> tuple[bytes, End]:
+    """Connect and say nothing; a reset may be quicker than the end of connecting."""
+    try:
+        client = dial(gateway)
+    except ConnectionResetError:
+        return b"", "rst"
+    with closing(client):
+        return hear(client)
 
 
 def test_reset_at_accept_on_a_connection_in_use() -> None:
@@ -264,6 +284,23 @@ def test_reset_at_accept_on_a_connection_in_use() -> None:
         assert hear(client, "open")[1] == "open"
         client.sendall(GET_BYTES)
         assert hear(client) == (b"", "rst")
+
+
+def test_what_was_sent_before_a_reset_arrives() -> None:
+    """A reset never takes back bytes that belong before it, also when they are many and the reader is slow."""
+    with Gateway(FaultPlan.always(Reset("body"))) as gateway, closing(dial(gateway)) as client:
+        client.sendall(get(f"/bytes/{1 << 24}"))
+        until(partial(_has_seen, gateway, 1))
+        got, end = hear(client)
+        assert end == "rst"
+        assert split(got)[2] == b"".join(pattern(1 << 23))
+
+
+def test_a_close_does_not_wait_for_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is told at once, however long the gateway lingers for its last bytes."""
+    monkeypatch.setattr(server, "_LINGER", 60.0)
+    with Gateway(FaultPlan.always(Close())) as gateway:
+        assert ask(gateway, GET_BYTES) == (b"", "fin")
 
 
 @pytest.mark.parametrize(
@@ -294,6 +331,15 @@ def test_gzip_of_any_reply() -> None:
         streamed, healthy = post(gateway, CHAT | {"stream": True}), post(gateway, CHAT | {"stream": True})
         assert streamed.headers["content-encoding"] == "gzip"
         assert streamed.content == healthy.content
+
+
+def test_compressed_pieces_can_be_read_as_they_come() -> None:
+    """A compressed stream is not held back until its end."""
+    unpacker = zlib.decompressobj(wbits=31)
+    body = gzipped(Answer(body=Parts((b"one", b"two")))).body
+    assert isinstance(body, Parts)
+    assert [unpacker.decompress(piece) for piece in body.pieces] == [b"one", b"two", b""]
+    assert unpacker.eof
 
 
 def test_truncated_gzip() -> None:
@@ -661,6 +707,57 @@ def test_methods_are_checked(gateway: Gateway, method: str, path: str, allow: st
     assert allow is None or response.headers["allow"] == allow
 
 
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "text"]), inner)
+    ),
+    max_leaves=6,
+)
+fields = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "input",
+        "n",
+        "stream",
+        "max_tokens",
+        "temperature",
+        "stream_options",
+        "dimensions",
+        "system",
+    ]
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(
+    st.sampled_from(
+        ["/v1/chat/completions", "/v1/embeddings", "/v1/messages", "/v1/audio/transcriptions", "/v1/x"]
+    ),
+    st.dictionaries(fields, values, max_size=6),
+    st.booleans(),
+    st.binary(max_size=40),
+)
+def test_every_body_gets_an_answer(path: str, payload: dict[str, Any], valid: bool, noise: bytes) -> None:
+    """Whatever a request says, the API answers it, and never with a failure of its own."""
+    if valid:
+        payload = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, **payload}
+    api = Api((), None, RateLimit(), 0, Redactor(b"key"))
+    for body in (json.dumps(payload).encode(), noise):
+        for content_type in ("application/json", "multipart/form-data; boundary=x"):
+            request = Request("POST", path, 1, (("content-type", content_type),), body)
+            answer = api.respond(request, read(request), 0.0)
+            assert answer.status < 500
+            assert (answer.code is None) == (answer.status == 200)
+            if isinstance(answer.body, Parts):
+                assert all(answer.body.pieces)
+
+
 def test_endpoints_for_tests(gateway: Gateway) -> None:
     """Echo, bytes and cookies do what their names say."""
     with httpx.Client(base_url=gateway.url) as client:
@@ -696,9 +793,7 @@ def test_content_types(gateway: Gateway) -> None:
     response = fetch("POST", gateway.base_url + "/embeddings", content="{}", headers=text)
     assert (response.status_code, response.json()["error"]["code"]) == (415, "invalid_request")
     url = gateway.base_url + "/audio/transcriptions"
-    spoken = fetch(
-        "POST", url, data={"model": "w", "response_format": "text"}, files={"file": b"x"}, trust_env=False
-    )
+    spoken = fetch("POST", url, data={"model": "w", "response_format": "text"}, files={"file": b"x"})
     assert spoken.headers["content-type"].startswith("text/plain")
     assert spoken.text.startswith("Heard 1 bytes")
     silent = fetch("POST", url, files={"model": (None, "w")})
@@ -797,6 +892,19 @@ def test_malformed_requests_are_answered_and_closed(gateway: Gateway, data: byte
     assert end == "fin"
     (seen,) = gateway.requests
     assert (seen.reply, seen.method, seen.status) == ("malformed", "", status)
+
+
+def test_a_refused_client_may_go_on_sending(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still comes after a refusal is read and thrown away: a reset would overtake the answer."""
+    monkeypatch.setattr(server, "_LINGER", 60.0)
+    with closing(dial(gateway)) as client:
+        client.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
+        until(partial(_has_seen, gateway, 1))
+        for _ in range(20):
+            client.sendall(b"x" * 50_000)
+        answer, end = hear(client)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert end == "fin"
 
 
 def test_a_request_that_breaks_off_is_forgotten(gateway: Gateway) -> None:
@@ -952,31 +1060,30 @@ def test_what_is_recorded() -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Authorization": f"Bearer {KEY}"},
-        {"X-Api-Key": KEY},
-        {"api-key": KEY},
-        {"X-Gipc-Api-Key": KEY},
-        {"Cookie": f"session={KEY}"},
-        {"Proxy-Authorization": f"Basic {KEY}"},
+        {"Authorization": f"Bearer {PLAIN}"},
+        {"X-Api-Key": PLAIN},
+        {"api-key": PLAIN},
+        {"X-Gipc-Api-Key": PLAIN},
+        {"Cookie": f"session={PLAIN}"},
+        {"Proxy-Authorization": f"Basic {PLAIN}"},
         {"X-Custom": KEY},
-        {"X-Custom": "a-key-without-shape", "Authorization": "Bearer a-key-without-shape"},
+        {"X-Custom": PLAIN, "Authorization": f"Bearer {PLAIN}"},
     ],
     ids=lambda headers: "-".join(headers),
 )
 def test_no_secret_is_kept(headers: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     """A planted key is nowhere: not in the recording, the answers, the reprs, the logs or the gateway itself."""
     caplog.set_level(logging.DEBUG, "gip_resilience")
-    secrets = (KEY, "a-key-without-shape")
-    with Gateway(api_keys=secrets) as gateway:
+    with Gateway(api_keys=[KEY, PLAIN]) as gateway:
         answers = [
             fetch("POST", gateway.url + "/echo", headers=headers).text,
             fetch("GET", gateway.base_url + f"/models?key={KEY}", headers=headers).text,
             fetch("GET", gateway.base_url + "/models", headers=headers).text,
         ]
-        everything = "\n".join(
-            [*answers, repr(gateway), repr(gateway.requests), caplog.text, repr(deep(gateway))]
-        )
-        assert not any(secret in everything for secret in secrets)
+        reprs = [repr(gateway), repr(gateway.requests), repr(deep(gateway))]
+        everything = "\n".join([*answers, *reprs, caplog.text])
+        assert KEY not in everything
+        assert PLAIN not in everything
         first, _, last = gateway.requests
         name = next(iter(headers))
         assert (first.header(name) or "").startswith("redacted:")
@@ -1057,14 +1164,14 @@ def test_fifty_parallel_requests() -> None:
     """Counts are exact under concurrency."""
     plan = FaultPlan.script([Error("model_overloaded")] * 20 + [HalfBody("rst")] * 5)
 
-    def call(number: int) -> int:
+    def call(gateway: Gateway) -> int:
         try:
-            return post(gateway, CHAT | {"user": str(number)}).status_code
+            return post(gateway).status_code
         except httpx.TransportError:
             return 0
 
     with Gateway(plan) as gateway, ThreadPoolExecutor(50) as pool:
-        got = list(pool.map(call, range(50)))
+        got = list(pool.map(call, [gateway] * 50))
         assert (got.count(503), got.count(0), got.count(200)) == (20, 5, 25)
         assert len(gateway.requests) == gateway.connections == 50
         assert sorted(seen.connection for seen in gateway.requests) == list(range(1, 51))
@@ -1101,7 +1208,7 @@ def test_stop_closes_everything(reply: Reply, request_: bytes) -> None:
         gateway.start()
         with closing(dial(gateway)) as client:
             client.sendall(request_)
-            until(lambda: gateway.requests if request_ == GET_BYTES else gateway.connections)
+            until(partial(_has_begun, gateway, request_))
             begun = time.perf_counter()
             gateway.stop()
             assert time.perf_counter() - begun < 0.4
@@ -1110,6 +1217,14 @@ def test_stop_closes_everything(reply: Reply, request_: bytes) -> None:
         gc.collect()
     assert threading.active_count() == threads
     assert caught == []
+
+
+def _has_seen(gateway: Gateway, count: int) -> bool:
+    return len(gateway.requests) == count
+
+
+def _has_begun(gateway: Gateway, request: bytes) -> bool:
+    return bool(gateway.requests if request == GET_BYTES else gateway.connections)
 
 
 def test_starting_and_stopping() -> None:
@@ -1147,19 +1262,58 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(server, "_IDLE", 0.01)
     stall = get("/echo", method="POST")
-    with Gateway(FaultPlan.always(Stall(), path="/echo")) as gateway:
-        with closing(dial(gateway)) as idle, closing(dial(gateway)) as busy:
-            idle.sendall(GET_BYTES)
-            busy.sendall(stall)
-            until(lambda: len(gateway.requests) == 2)
-            with closing(dial(gateway)) as newcomer, closing(dial(gateway)) as waiting:
-                newcomer.sendall(stall)
-                assert hear(idle)[0].endswith(BODY), "an idle connection is closed, in order"
-                until(lambda: len(gateway.requests) == 3)
-                waiting.sendall(GET_AND_CLOSE)
-                assert hear(waiting, "open") == (b"", "open")
-                busy.close()
-                assert hear(waiting)[0].endswith(BODY)
+    with Gateway(FaultPlan.always(Stall(), path="/echo")) as gateway, ExitStack() as clients:
+
+        def join() -> socket.socket:
+            return clients.enter_context(closing(dial(gateway)))
+
+        busy, idle = join(), join()
+        for client in (busy, idle):
+            client.sendall(GET_BYTES)
+        until(partial(_has_seen, gateway, 2))
+        busy.sendall(stall)
+        until(partial(_has_seen, gateway, 3))
+        newcomer = join()
+        newcomer.sendall(stall)
+        assert hear(idle)[0].endswith(BODY), "an idle connection is closed, in order"
+        until(partial(_has_seen, gateway, 4))
+        waiting = join()
+        waiting.sendall(GET_AND_CLOSE)
+        assert hear(waiting, "open") == (b"", "open")
+        busy.close()
+        assert hear(waiting)[0].endswith(BODY)
+
+
+def test_a_long_body_does_not_stop_the_others() -> None:
+    """Between two pieces everybody else gets a turn, even when the client takes all at once."""
+
+    class Sink(asyncio.Transport):
+        """A client with an endless appetite."""
+
+        def write(self, data: object) -> None:
+            """Take it."""
+
+        def is_closing(self) -> bool:
+            """Never."""
+            return False
+
+    async def download() -> int:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        connection = server._Connection(cast(Any, None), 1)
+        connection._transport = Sink()
+        rival = asyncio.create_task(other())
+        assert await connection._perform(iter([Write(b"x")] * 100))
+        rival.cancel()
+        return turns
+
+    assert asyncio.run(download()) >= 99
 
 
 def test_a_defect_shows_and_costs_one_connection(
@@ -1186,21 +1340,23 @@ def test_a_client_that_leaves_is_not_waited_for(gateway: Gateway) -> None:
         with closing(dial(gateway)) as client:
             server._reset_on_close(client)
             client.sendall(GET_BYTES)
-            until(lambda: len(gateway.requests) == number)
+            until(partial(_has_seen, gateway, number))
     assert ask(gateway, GET_AND_CLOSE)[0].endswith(BODY)
 
 
 def test_serve_prints_its_url_and_ends_on_interrupt() -> None:
     """The foreground form prints one line, answers, and ends quietly."""
     code = "from gip_resilience.gateway import serve; serve(':0')"
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert fetch("GET", url + "/healthz").status_code == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+    process = subprocess.Popen([sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert fetch("GET", url + "/healthz").status_code == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,12 @@ def test_a_resolved_policy_has_no_unset_field() -> None:
             id="lower_base_leaves_the_cap",
         ),
         pytest.param(
+            Policy(base_delay=1, max_delay=8),
+            Policy(max_delay=4),
+            Policy(base_delay=1, max_delay=4),
+            id="lower_cap_leaves_the_base",
+        ),
+        pytest.param(
             Policy(base_delay=4, max_delay=8),
             Policy(base_delay=10, max_delay=20),
             Policy(base_delay=10, max_delay=20),

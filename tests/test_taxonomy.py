@@ -166,6 +166,13 @@ def test_the_hint_and_the_servers_word_come_along() -> None:
     assert (fact.should_retry, fact.retry) == (False, Retry.AFTER_RESET)
 
 
+def test_an_error_in_a_200_has_a_hint_too() -> None:
+    """Once the body says that it is an error, the headers of the 200 say how long to wait."""
+    fact = classify(200, {**JSON, "Retry-After": "9"}, gip("rate_limit_exceeded"))
+    assert fact.hint is not None
+    assert fact.hint.seconds == 9.0
+
+
 # --- no code: the status decides
 
 NO_CODE = {
@@ -287,6 +294,7 @@ def test_an_unknown_error_in_a_stream_is_tried_once_more() -> None:
     assert classify(200, {}, gip("model_haunted"), in_stream=True).code == "model_haunted"
     assert classify(200, {}, b'{"error":{"type":"ghost_error"}}', in_stream=True).code == "ghost_error"
     assert classify(200, {}, b'{"error":{"message":"m"}}', in_stream=True).code == "error_200"
+    assert classify(200, {}, b'{"type":"error","message":"m"}', in_stream=True).code == "error_200"
 
 
 @pytest.mark.parametrize(
@@ -491,6 +499,7 @@ GOOD_200 = {
     "string": '"error"',
     "nan": '{"id":"x","logprob":-Infinity,"top":NaN}',
     "deep": "[" * 20_000 + "]" * 20_000,
+    "deep-nan": "[NaN," + "[" * 20_000 + "]" * 20_001,
     "big-number": '{"id":"x","n":' + "9" * 6000 + "}",
     "two-documents": '{"id":"x"}\n{"id":"y"}',
     "pretty": json.dumps(ANSWER, indent=2) + "\n",
@@ -563,6 +572,7 @@ def test_a_body_known_to_be_incomplete_is_a_failure_even_if_it_parses() -> None:
     assert classify(200, {"Content-Type": "application/problem+json"}, b"{").code == "truncated_body"
     assert classify(200, {"Content-Type": "text/plain"}, b"some", complete=False).ok
     assert classify(200, {"Content-Type": "application/x-ndjson"}, b"{").ok
+    assert classify(200, {"Content-Type": "application/stream+json"}, b"{").ok
 
 
 def test_an_empty_200_is_a_failure_only_where_json_is_expected() -> None:
@@ -684,6 +694,14 @@ class Headers(dict[str, str]):
 def test_headers_come_in_many_forms(headers: Any) -> None:
     """Mappings, pairs, iterators of pairs; names and media types in any case."""
     assert classify(200, headers, b"{").code == "truncated_body"
+
+
+def test_an_iterator_of_headers_is_read_once_and_used_throughout() -> None:
+    """Hint, veto and dialect all see headers that can be read only once."""
+    pairs = iter([("Retry-After", "3"), ("x-should-retry", "true"), ("x-groq-region", "r")])
+    fact = classify(498, pairs, b"{}")
+    assert fact.hint is not None
+    assert (fact.dialect, fact.hint.seconds, fact.should_retry) == ("groq", 3.0, True)
 
 
 def test_other_dialects_are_loaded_when_one_is_met() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gip_resilience._bodies import Text, breaks_off, inflated, is_html, is_json, streams_json
+from gip_resilience._bodies import INFLATED_LIMIT, Text, breaks_off, inflated, is_html, is_json, streams_json
 from gip_resilience.target import CREDENTIAL_HEADERS, MODEL_HEADER, clean_name
 from gip_resilience.taxonomy import classify, transport_fact
 
@@ -94,16 +94,16 @@ class Told:
         content_type: in lower case, as far as it was sent.
         encoding: the content encoding, in lower case; empty without one.
         length: the announced length; ``None`` when none was announced, or nonsense.
-        framed: whether anything says what the body is, or how long.
+        sized: whether anything says where the body ends, other than the end of the connection.
     """
 
-    __slots__ = ("content_type", "encoding", "framed", "length")
+    __slots__ = ("content_type", "encoding", "length", "sized")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         self.content_type = ""
         self.encoding = ""
         self.length: int | None = None
-        self.framed = False
+        self.sized = False
         for name, value in pairs:
             name = name.lower()
             if name == b"content-type":
@@ -111,12 +111,12 @@ class Told:
             elif name == b"content-length":
                 # Longer digits than any length has are nonsense, and slow to convert.
                 self.length = int(value) if value.isdigit() and len(value) < 20 else None
+                self.sized = True
             elif name == b"content-encoding":
                 encoding = value.decode("latin-1").strip().lower()
                 self.encoding = f"{self.encoding},{encoding}" if self.encoding else encoding
-            elif name != b"transfer-encoding":
-                continue
-            self.framed = True
+            elif name == b"transfer-encoding":
+                self.sized = True
 
 
 class Question:
@@ -177,7 +177,10 @@ class Question:
             broken: what ended it too early, if something did.
         """
         status, told = self._status, self.told
-        body = inflated(raw, told.encoding) if told.encoding else Text(raw, "whole")
+        body = Text(raw, "whole")
+        if told.encoding:
+            # As little of an error is unpacked as is looked at.
+            body = inflated(raw, told.encoding, config.body.error_limit if status >= 400 else INFLATED_LIMIT)
         if status < 300:
             if broken is not None or (whole and self._is_cut(body)):
                 stalled = broken is not None and broken.code == "read_timeout"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 INFLATED_LIMIT = 16 * 1024 * 1024
 """Bytes a compressed body may grow to while we look at it; beyond, we stop looking (a bomb stays packed)."""
 
+SLICE = 64
+"""Bytes of zstd data decoded at a time: its decoder knows no limit, and a block of 4 bytes may hold 128 KiB."""
+
+_BOM = b"\xef\xbb\xbf"
+_INVALID = re.compile(r"invalid (?:number|character) \(byte (\d+)\)$")
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -25,11 +31,29 @@ class _Inflater(Protocol):
 
 
 class _Zlib:
-    def __init__(self, window: int) -> None:
-        self._machine = zlib.decompressobj(window)
+    def __init__(self) -> None:
+        self._machine = zlib.decompressobj()
 
     def inflate(self, data: bytes, limit: int) -> bytes:
         return self._machine.decompress(data, limit)
+
+    def ended(self) -> bool:
+        return self._machine.eof
+
+
+class _Gzip:
+    """One or more gzip members in a row (RFC 1952, 2.2); what follows them and is none is ignored, as clients do."""
+
+    def __init__(self) -> None:
+        self._machine = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+    def inflate(self, data: bytes, limit: int) -> bytes:
+        text = self._machine.decompress(data, limit)
+        while self._machine.eof and len(text) < limit and self._machine.unused_data.startswith(b"\x1f\x8b"):
+            data = self._machine.unused_data
+            self._machine = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            text += self._machine.decompress(data, limit - len(text))
+        return text
 
     def ended(self) -> bool:
         return self._machine.eof
@@ -42,29 +66,42 @@ class _Brotli:
         self._machine = brotli.Decompressor()
 
     def inflate(self, data: bytes, limit: int) -> bytes:
-        return bytes(self._machine.process(data, output_buffer_limit=limit))
+        return bytes(self._machine.process(data, output_buffer_limit=limit)[:limit])  # it takes it as a hint
 
     def ended(self) -> bool:
         return bool(self._machine.is_finished())
 
 
 class _Zstandard:
+    """One or more zstd frames in a row (RFC 8878, 3.1)."""
+
     def __init__(self) -> None:
         import zstandard  # optional: present when the client can ask for it
 
-        self._machine = zstandard.ZstdDecompressor().decompressobj()
+        self._new = zstandard.ZstdDecompressor().decompressobj
+        self._machine = self._new()
 
     def inflate(self, data: bytes, limit: int) -> bytes:
-        return self._machine.decompress(data)[:limit]
+        text = bytearray()
+        for start in range(0, len(data), SLICE):
+            piece = data[start : start + SLICE]
+            while piece:
+                if self._machine.eof:
+                    self._machine = self._new()
+                text += self._machine.decompress(piece)
+                piece = self._machine.unused_data
+            if len(text) >= limit:
+                break
+        return bytes(text[:limit])
 
     def ended(self) -> bool:
         return bool(self._machine.eof)
 
 
 _INFLATERS: dict[str, Callable[[], _Inflater]] = {
-    "gzip": lambda: _Zlib(16 + zlib.MAX_WBITS),
-    "x-gzip": lambda: _Zlib(16 + zlib.MAX_WBITS),
-    "deflate": lambda: _Zlib(zlib.MAX_WBITS),
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Zlib,
     "br": _Brotli,
     "zstd": _Zstandard,
 }
@@ -101,9 +138,9 @@ def inflated(raw: bytes, encoding: str, limit: int = INFLATED_LIMIT) -> Text:
         return Text(_raw_deflate(raw, limit) if encoding == "deflate" else b"", "unknown")
     except Exception:  # each library has an error type of its own; damaged is damaged
         return Text(b"", "unknown")
-    if machine.ended():
-        return Text(text, "whole")
-    return Text(text, "unknown" if len(text) >= limit else "cut")
+    if len(text) >= limit:
+        return Text(text, "unknown")
+    return Text(text, "whole" if machine.ended() else "cut")
 
 
 def _raw_deflate(raw: bytes, limit: int) -> bytes:
@@ -120,6 +157,7 @@ def breaks_off(text: bytes) -> bool:
     Only a document that ends too early counts. One that is wrong in another way (``NaN``, a stray comma) is
     what the server meant to send, and the caller's to judge; so is one nested too deeply for us to follow.
     """
+    text = text.removeprefix(_BOM)
     if not text.strip():
         return True
     try:
@@ -127,7 +165,10 @@ def breaks_off(text: bytes) -> bool:
     except RecursionError:
         return False
     except msgspec.DecodeError as error:
-        return "truncated" in str(error)
+        problem = str(error)
+        # A document cut inside a number is called malformed, at the byte that is not there.
+        place = _INVALID.search(problem)
+        return int(place[1]) >= len(text) if place else "truncated" in problem
     return False
 
 

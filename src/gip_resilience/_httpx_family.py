@@ -14,15 +14,18 @@ bring the behaviour for both. The rules behind the details:
 from __future__ import annotations
 
 from collections import deque
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import anyio
 
 from gip_resilience._answers import Question, Told, success
+from gip_resilience._config_errors import ConfigError, show
 from gip_resilience._recording import AsyncRecorder, Recorder
 from gip_resilience._refusals import refusal_answer, refusal_message
+from gip_resilience.drive import sign, untraced
 from gip_resilience.errors import ResilienceError
 from gip_resilience.policy import Overrides
 from gip_resilience.target import clean_name, credential_digest, model_in_body, model_in_path
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
 
 EXTENSION = "gip_resilience"
 """Key in ``request.extensions`` (an `Overrides`) and in ``response.extensions`` (the call, for its report)."""
+
+
+_LEFT_OVER = 64
+"""Pieces of a body that may be there without waiting for the network: more than any client's buffer holds."""
 
 
 class SyncStream(Protocol):
@@ -107,6 +114,9 @@ KINDS: Mapping[str, str] = {
 }
 """The packages' error classes, by name: the names are the same in both."""
 
+_CAUSES = 6
+"""How many errors deep a reason is looked for: client, httpcore, anyio or trio, ssl, and some to spare."""
+
 
 def explain(error: Exception, kit: Kit) -> Fact | None:
     """What an error of the client means, or ``None`` when it is not about the exchange at all.
@@ -128,9 +138,19 @@ def explain(error: Exception, kit: Kit) -> Fact | None:
     return None
 
 
-def _is_certificate_error(error: BaseException) -> bool:
-    """A certificate that does not verify now will not verify in a second either."""
-    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+def _is_certificate_error(error: object) -> bool:
+    """A certificate that does not verify now will not verify in a second either.
+
+    Under trio only a deeper cause says so, and httpcore hands its cause on as an argument. What was being handled
+    around the call (``__context__``) is the caller's and no cause.
+    """
+    for _ in range(_CAUSES):
+        if not isinstance(error, BaseException):
+            return False
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return True
+        error = error.__cause__ or next(iter(error.args), None)
+    return False
 
 
 def _was_refused_stream(error: Exception) -> bool:
@@ -146,6 +166,7 @@ class BasePort:
 
     __slots__ = (
         "_body",
+        "_cause",
         "_config",
         "_inner",
         "_kit",
@@ -169,17 +190,20 @@ class BasePort:
         self._tape: Tape | None = None
         self._body: Any = None
         self._whole = False
+        self._cause: Exception | None = None
         self.response: Any = None
         self.failure: Exception | None = None
         self.clock: Clock = brain.clock
         overrides = request.extensions.get(EXTENSION)
+        if overrides is not None and not isinstance(overrides, Overrides):
+            raise ConfigError(f"extensions.{EXTENSION}", "a gip_resilience.Overrides", show(overrides))
         self.call: Call = brain.call(
             _host(request.url),
             credential_digest(noted.credential) if noted.credential else "",
             self._model(),
             sdk=noted.sdk,
             single=noted.single,
-            overrides=overrides if isinstance(overrides, Overrides) else None,
+            overrides=overrides,
         )
         self._config: Config = self.call.config
         self.error_timeout = self._config.body.error_timeout
@@ -197,7 +221,7 @@ class BasePort:
         return found or model_in_path(request.url.path)
 
     def _begin(self) -> None:
-        self.response = self.failure = None
+        self.response = self.failure = self._cause = None
         self._whole = False
 
     def _outgoing(self, timeout: float | None) -> Any:
@@ -244,6 +268,7 @@ class BasePort:
     def _digest(self, question: Question, response: Any, reading: Reading, rest: Any, relay: Maker) -> Fact:
         """The body was read, as far as it is: put it back, and say what the answer means."""
         self._whole = reading.whole
+        self._cause = reading.cause
         raw = b"".join(reading.chunks)
         if reading.whole:
             response.stream = self._kit.byte_stream(raw)
@@ -263,6 +288,10 @@ class BasePort:
         """Hand the response up, with its report, and tell an SDK above not to try again in vain."""
         response = self.response
         response.extensions[EXTENSION] = call
+        if self._cause is not None:
+            # It is raised when the body is read to there, and most callers then never see the response.
+            sign(self._cause, call)
+            self._cause = None
         if call.sdk and call.outcome != "success":
             response.headers["x-should-retry"] = "false"
         return response
@@ -280,7 +309,10 @@ class BasePort:
         error = self._kit.refusals[refusal.kind](refusal_message(refusal))
         error.report = call.report()
         error.retry_after = refusal.retry_after
-        raise error from self.failure
+        try:
+            raise error from self.failure
+        finally:
+            del error  # or error, traceback, frame and error form a cycle
 
 
 def _host(url: Any) -> str:
@@ -355,7 +387,7 @@ class Reading:
         """The body ended in an error; whether that is the client's own, and so a failed exchange."""
         self.broken = self._port.explain(error)
         # It is raised anew when the caller reads that far; the way it came to us is of no use to anybody.
-        self.cause = error.with_traceback(None)
+        self.cause = untraced(error)
         return self.broken is not None
 
     def impatience(self) -> AbstractContextManager[None]:
@@ -413,7 +445,8 @@ class SyncRelay:
             raise
 
     def close(self) -> None:
-        """Close the response underneath. Idempotent."""
+        """Close the response underneath. Idempotent. What was read stays, and is then all there is."""
+        self._rest = None
         self._inner.close()
 
 
@@ -451,8 +484,11 @@ class AsyncRelay:
             raise
 
     async def aclose(self) -> None:
-        """Close the response underneath. Idempotent."""
+        """Close the response underneath, and what iterates over it. Idempotent."""
         await _aclose(self._inner)
+        rest, self._rest = self._rest, None
+        if isinstance(rest, AsyncGenerator):
+            await _unwind(rest)
 
 
 def _taken(relay: SyncRelay | AsyncRelay) -> Exception:
@@ -521,6 +557,10 @@ class SyncPort(BasePort):
             self.response.stream.close()
 
 
+_UNLIMITED = cast("anyio.CancelScope", nullcontext())
+"""Instead of a scope that would never be cancelled: making one costs more than all the rest of a healthy call."""
+
+
 class AsyncPort(BasePort):
     """One call of an awaiting client. See `gip_resilience.drive.AsyncPort`."""
 
@@ -536,28 +576,23 @@ class AsyncPort(BasePort):
 
     async def attempt(self, timeout: float | None) -> Fact:
         """Send once and read what must be read, within *timeout* to the instant."""
-        if timeout is None:
-            return await self._attempt(None)
-        with anyio.move_on_after(timeout):
-            return await self._attempt(timeout)
+        with _UNLIMITED if timeout is None else anyio.move_on_after(timeout):
+            self._begin()
+            try:
+                response = await self._inner.handle_async_request(self._outgoing(timeout))
+            except Exception as error:
+                fact = self.explain(error)
+                if fact is None:
+                    raise
+                return self._failed(error, fact)
+            try:
+                return await self._read(response)
+            except BaseException:
+                await _aclose(response.stream)
+                raise
         self.response = None
         self.failure = self._kit.read_timeout("the deadline of the call has passed")
         return transport_fact("read_timeout")
-
-    async def _attempt(self, timeout: float | None) -> Fact:
-        self._begin()
-        try:
-            response = await self._inner.handle_async_request(self._outgoing(timeout))
-        except Exception as error:
-            fact = self.explain(error)
-            if fact is None:
-                raise
-            return self._failed(error, fact)
-        try:
-            return await self._read(response)
-        except BaseException:
-            await _aclose(response.stream)
-            raise
 
     async def _read(self, response: Any) -> Fact:
         question = self._question(response)
@@ -583,6 +618,19 @@ class AsyncPort(BasePort):
         """Give the connection back, cancelled or not."""
         if self.response is not None and not self._whole:
             await _aclose(self.response.stream)
+
+
+async def _unwind(rest: AsyncGenerator[bytes, None]) -> None:
+    """Bring the generators behind a body to their end, when it was begun and nobody reads on.
+
+    They are nested. One that is dropped is finalised by the event loop, in a task of its own and with a warning
+    under trio; and one that is closed drops the next. So the innermost is asked once more, in a scope that is
+    cancelled: what it raises ends them all. A generator that is running is another task's, and ends by itself.
+    """
+    with anyio.CancelScope(shield=True) as scope, suppress(Exception):
+        scope.cancel()
+        for _ in range(_LEFT_OVER):
+            await anext(rest)
 
 
 async def _aclose(stream: AsyncStream) -> None:

@@ -40,11 +40,11 @@ _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _HTML_STARTS = (b"<!doctype html", b"<html")
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
 
-# A name whose quote is escaped sits inside a string (a message quoting JSON) and is not a key.
+# JSON quoted inside a message has its quotes escaped, so it does not match: what matches is a key.
 _NAMED_STRING = re.compile(
-    rb'(?<!\\)"(code|type|status|error_code|error_type|object|__type)"\s*:\s*"([^"\\]{1,128})"'
+    rb'"(code|type|status|error_code|error_type|object|__type)"\s*:\s*"([^"\\]{1,128})"'
 )
-_NAMED_NUMBER = re.compile(rb'(?<!\\)"(code|raw_status_code)"\s*:\s*(\d{1,9})(?!\d)')
+_NAMED_NUMBER = re.compile(rb'"(code|raw_status_code)"\s*:\s*(\d{1,9})(?!\d)')
 
 
 @dataclass(slots=True)
@@ -173,15 +173,15 @@ def find_error(body: object, *, failed: bool, in_stream: bool = False) -> Found 
         return Found("text", root=raw) if found is None and failed else found
     if text.startswith((b"{", b"[")):
         return _in_json(text, failed=failed, in_stream=in_stream)
-    # Data that is no JSON was called an error by whoever brought it here, unless it is the end mark.
-    return Found("text", root=raw) if failed or (in_stream and text != b"[DONE]") else None
+    # Data that is no JSON was called an error by whoever brought it here.
+    return Found("text", root=raw) if failed or in_stream else None
 
 
 def _in_json(text: bytes, *, failed: bool, in_stream: bool) -> Found | None:
     try:
         return _in_value(msgspec.json.decode(text), failed=failed, in_stream=in_stream)
     except (ValueError, RecursionError):
-        found = _in_events(text) if b"\n" in text or b"\r" in text else None
+        found = _in_events(text)
         if found is None and (failed or (in_stream and b'"error"' in text)):
             found = _in_prefix(text[:MAX_ERROR_BODY])
         return found
@@ -317,7 +317,7 @@ def _in_events(text: bytes) -> Found | None:
         elif not line:
             if data or named_error:
                 found = _in_data(b"\n".join(data), named_error=named_error)
-            named_error, data = False, []
+            data = []
         if found is not None:
             return found
     return None

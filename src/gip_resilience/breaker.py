@@ -143,6 +143,7 @@ class Breaker:
 
     __slots__ = (
         "_config",
+        "_configured",
         "_consecutive",
         "_probe",
         "_probe_until",
@@ -157,8 +158,9 @@ class Breaker:
 
     def __init__(self, config: BreakerConfig) -> None:
         self._config = config
+        self._configured = Control.METRICS_ONLY if config.mode == "metrics_only" else Control.AUTO
         self.state = State.CLOSED
-        self.control = Control.METRICS_ONLY if config.mode == "metrics_only" else Control.AUTO
+        self.control = self._configured
         self.opened = 0
         self._ticket = 1
         self._since = 1
@@ -286,16 +288,21 @@ class Breaker:
     @property
     def at_rest(self) -> bool:
         """Whether forgetting this circuit would lose nothing but its window."""
-        return self.state is State.CLOSED and self.control in {Control.AUTO, Control.METRICS_ONLY}
+        return self.state is State.CLOSED and not self.overruled
+
+    @property
+    def overruled(self) -> bool:
+        """Whether an operator's decision is in force."""
+        return self.control is not self._configured
 
     def override(self, control: Control) -> None:
-        """Put an operator's decision over the machine's, or (`Control.AUTO`) take it away."""
-        self.control = control
+        """Put an operator's decision over the configured one, or (`Control.AUTO`) take it away."""
+        self.control = self._configured if control is Control.AUTO else control
 
     def reset(self) -> None:
         """Close, and forget all that was learned; answers still on their way are late ones."""
         self._enter(State.CLOSED)
-        self.control = Control.AUTO
+        self.control = self._configured
         self._consecutive = 0
         self._window.clear()
 

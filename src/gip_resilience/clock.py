@@ -15,10 +15,10 @@ class Clock(Protocol):
     def time(self) -> float:
         """Unix time in seconds; only used to read absolute dates a server sent."""
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """Block for *seconds*."""
 
-    async def asleep(self, seconds: float) -> None:
+    async def asleep(self, seconds: float, /) -> None:
         """Wait for *seconds* under the event loop that is running, asyncio's or trio's."""
 
 

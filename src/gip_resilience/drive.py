@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 R_co = TypeVar("R_co", covariant=True)
 
+_CAUSES = 8
+"""How many errors deep a traceback is looked for; no client chains more, and a chain may be circular."""
+
 
 class Port(Protocol[R_co]):
     """One call's access to a blocking client.
@@ -86,6 +89,9 @@ def drive(call: Call, port: Port[R_co], clock: Clock) -> R_co:
                 return port.deliver(call)
             else:
                 raise note(port, call)
+    except BaseException:
+        port.release()  # an interrupt may come between an answer and what is done with it
+        raise
     finally:
         port.failure = None
         call.close()
@@ -115,6 +121,9 @@ async def adrive(call: Call, port: AsyncPort[R_co], clock: Clock) -> R_co:
                 return port.deliver(call)
             else:
                 raise note(port, call)
+    except BaseException:
+        await port.release()
+        raise
     finally:
         port.failure = None
         call.close()
@@ -126,9 +135,28 @@ def note(port: Port[R_co] | AsyncPort[R_co], call: Call) -> Exception:
     if failure is None:
         raise AssertionError("no error in hand")
     try:
-        report = call.report()
-        failure.add_note(f"gip_resilience: {report}")
-        failure.gip_resilience = report  # type: ignore[attr-defined]  # how report(error) finds it again
+        sign(failure, call)
         return failure
     finally:
         del failure
+
+
+def untraced(failure: Exception) -> Exception:
+    """*failure* without the way it came, nor those of its causes: it is kept, to be raised again elsewhere.
+
+    A traceback holds frames, and a frame what its function had in hand: in the end the failure itself.
+    """
+    link: BaseException | None = failure
+    for _ in range(_CAUSES):
+        if link is None:
+            break
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return failure
+
+
+def sign(failure: Exception, call: Call) -> None:
+    """Write on an error what was done about it."""
+    report = call.report()
+    failure.add_note(f"gip_resilience: {report}")
+    failure.gip_resilience = report  # type: ignore[attr-defined]  # how report(error) finds it again

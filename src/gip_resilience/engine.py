@@ -280,7 +280,8 @@ class Call:
             reported = self.world.store.report(self.key, permit, fact, host, model, now)
             self._announce(reported.changes)
             open_for, gate_wait, gate_news = reported.open_for, reported.gate_wait, reported.gate_news
-        if fact.status is None and self._deadline is not None and now >= self._deadline:
+        if fact.status is None and self._deadline is not None and now >= self._deadline - SHORTEST_TIMEOUT:
+            # A hair early is late: the clock that cut the attempt short need not be ours.
             return self._refuse("deadline", None, answered=False)
         reason = self._reason_to_stop(fact, policy, number)
         if reason:
@@ -321,7 +322,10 @@ class Call:
             return "the server forbids a retry"
         if policy.max_attempts == 1 or (fact.retry is Retry.IF_HINT and fact.hint is None):
             return f"{fact.code} is not retried"
-        if number >= policy.max_attempts:
+        if number > policy.max_attempts:
+            # Earlier attempts failed in a way that allows more of them than this one.
+            return f"{number} attempts used, {fact.code} allows {policy.max_attempts}"
+        if number == policy.max_attempts:
             return f"all {policy.max_attempts} attempts used"
         if self.single:
             return "the SDK above retries"

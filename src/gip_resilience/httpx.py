@@ -125,6 +125,7 @@ class ResilientTransport(httpx.BaseTransport):
             CircuitOpenError: refused, the circuit is open.
             RateLimitedError: refused, the rate limit resets too late.
             DeadlineExceededError: the call's deadline has passed.
+            ConfigError: the request's extension ``gip_resilience`` is not an `Overrides`.
             httpx.TransportError: the last attempt's own error.
         """
         noted = Noted(request.headers.raw)

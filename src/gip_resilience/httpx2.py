@@ -125,6 +125,7 @@ class ResilientTransport(httpx2.BaseTransport):
             CircuitOpenError: refused, the circuit is open.
             RateLimitedError: refused, the rate limit resets too late.
             DeadlineExceededError: the call's deadline has passed.
+            ConfigError: the request's extension ``gip_resilience`` is not an `Overrides`.
             httpx2.TransportError: the last attempt's own error.
         """
         noted = Noted(request.headers.raw)

@@ -97,10 +97,14 @@ class _Session:
         return None
 
     def wrap(self, brain: Resilience) -> None:
-        # Assigned in place: `session.mount` would change the order, and with it which prefix wins.
+        # Assigned in place: `session.mount` would change the order, and with it which prefix wins. An adapter under
+        # several prefixes is wrapped once: a second wrapping would take our "no retries" for the adapter's own.
+        wrapped: dict[int, Any] = {}
         for prefix, adapter in self._adapters.items():
             if not isinstance(adapter, self._ours):
-                self._adapters[prefix] = self._ours(brain, adapter)
+                if id(adapter) not in wrapped:
+                    wrapped[id(adapter)] = self._ours(brain, adapter)
+                self._adapters[prefix] = wrapped[id(adapter)]
 
     def unwrap(self) -> None:
         for prefix, adapter in self._adapters.items():

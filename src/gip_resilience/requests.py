@@ -36,7 +36,7 @@ from gip_resilience import errors
 from gip_resilience._answers import Noted, Question, Told, success
 from gip_resilience._recording import Recorder
 from gip_resilience._refusals import refusal_answer, refusal_message
-from gip_resilience.drive import drive
+from gip_resilience.drive import drive, sign, untraced
 from gip_resilience.errors import ResilienceError
 from gip_resilience.resilience import Resilience
 from gip_resilience.target import credential_digest, model_in_body, model_in_path
@@ -95,7 +95,7 @@ class ResilientAdapter(HTTPAdapter):
     Thread-safe as far as requests is. It pickles with its session: the `Resilience` as its configuration.
     """
 
-    __attrs__ = [*HTTPAdapter.__attrs__, "resilience", "inner"]  # noqa: RUF012 - as requests has it
+    __attrs__ = [*HTTPAdapter.__attrs__, "resilience", "inner", "_unpinned"]  # noqa: RUF012 - as requests has it
 
     def __init__(
         self, resilience: Resilience | None = None, inner: BaseAdapter | None = None, **pool: Any
@@ -114,10 +114,6 @@ class ResilientAdapter(HTTPAdapter):
         if isinstance(inner, HTTPAdapter):
             self._unpinned = inner.max_retries
             inner.max_retries = _no_retries()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[misc]  # the stubs do not know it
-        self._unpinned = None
 
     def __repr__(self) -> str:
         return f"ResilientAdapter({self.resilience!r}, inner={self.inner!r})"
@@ -169,6 +165,13 @@ def _raw_headers(request: PreparedRequest) -> Iterator[tuple[bytes, bytes]]:
         yield _latin(name), _latin(value)
 
 
+def _pieces(body: Any) -> Iterator[bytes]:
+    """The pieces of a body that can be read once; text is sent as UTF-8, as urllib3 does."""
+    source = iter(lambda: body.read(CHUNK) or None, None) if hasattr(body, "read") else body
+    for piece in source:
+        yield piece.encode() if isinstance(piece, str) else piece
+
+
 def _latin(text: str | bytes) -> bytes:
     return text.encode("utf-8", "replace") if isinstance(text, str) else text
 
@@ -178,17 +181,18 @@ class _Port:
 
     __slots__ = (
         "_adapter",
+        "_cause",
         "_clone",
         "_noted",
         "_options",
         "_path",
         "_position",
         "_request",
+        "_rest",
         "_send",
         "_sends",
         "_tape",
         "_timeout",
-        "_whole",
         "call",
         "failure",
         "response",
@@ -210,7 +214,8 @@ class _Port:
         self._timeout = timeout
         self._options = options
         self._sends = 0
-        self._whole = False
+        self._rest: _Rest | None = None
+        self._cause: Exception | None = None
         self._tape: Tape | None = None
         self._clone: PreparedRequest | None = None
         self._position: int | None = None
@@ -238,8 +243,7 @@ class _Port:
         if isinstance(position, int) and hasattr(body, "seek"):
             self._position = position
             return
-        source = iter(lambda: body.read(CHUNK), type(body.read(0))()) if hasattr(body, "read") else body
-        recorder = Recorder(source, self.call.config.body.replay_limit)
+        recorder = Recorder(_pieces(body), self.call.config.body.replay_limit)
         self._tape = recorder.tape
         clone = self._request.copy()
         clone.body = recorder  # type: ignore[assignment]  # an iterable, which is what is sent in chunks
@@ -247,8 +251,8 @@ class _Port:
 
     def attempt(self, timeout: float | None) -> Fact:
         """Send once and read what must be read."""
-        self.response = self.failure = None
-        self._whole = False
+        self.response = self.failure = self._cause = None
+        self._rest = None
         self._sends += 1
         if self._position is not None and self._sends > 1:
             self._request.body.seek(self._position)  # type: ignore[union-attr]  # a file, as was found before
@@ -290,16 +294,17 @@ class _Port:
         )
         config = self.call.config
         limit = question.wants(config)
-        headless = not told.framed and _must_have_body(response)
+        headless = _must_have_body(response, told)
         if not limit and not headless:
             return self._conclude(_silent(response.status_code))
         reading = _Reading(self._adapter.resilience.clock.monotonic, response, config.body.error_timeout)
         reading.read(limit or 1)
-        self._whole = reading.whole
+        self._cause = reading.cause
         raw = b"".join(reading.chunks)
         if headless and reading.whole and not raw:
             return self._conclude(transport_fact("connection_lost"))
-        response.raw = _put_back(response.raw, reading)
+        self._rest = _Rest(reading.chunks, response.raw, reading.cause, whole=reading.whole)
+        response.raw = _put_back(response.raw, self._rest)
         fact = question.judge(
             response.raw.headers.items,
             raw,
@@ -317,7 +322,9 @@ class _Port:
 
     def release(self) -> None:
         """Give the connection back. What was read to its end already has."""
-        if self.response is not None and not self._whole:
+        if self._rest is not None:
+            self._rest.let_go()
+        elif self.response is not None:
             self.response.close()
 
     def deliver(self, call: Call) -> Response:
@@ -326,6 +333,10 @@ class _Port:
         if response is None:
             raise AssertionError("no response in hand")
         setattr(response, REPORT, call)
+        if self._cause is not None:
+            # It is raised when the body is read to there, and most callers then never see the response.
+            sign(self._cause, call)
+            self._cause = None
         if call.sdk and call.outcome != "success":
             response.headers["x-should-retry"] = "false"
         return response
@@ -336,7 +347,10 @@ class _Port:
             error = _REFUSALS[refusal.kind](refusal_message(refusal), request=self._request)  # type: ignore[call-arg]
             error.report = call.report()
             error.retry_after = refusal.retry_after
-            raise error from self.failure
+            try:
+                raise error from self.failure
+            finally:
+                del error  # or error, traceback, frame and error form a cycle
         status, headers, body = refusal_answer(refusal)
         raw = HTTPResponse(io.BytesIO(body), headers=dict(headers), status=status, preload_content=False)
         response = self._adapter.build_response(self._request, raw)
@@ -361,6 +375,9 @@ def explain(error: Exception) -> Fact | None:
             kind = _kind_of_connection_error(error)
         case exceptions.ChunkedEncodingError() | exceptions.ContentDecodingError():
             kind = "truncated_body"
+        case exceptions.InvalidHeader():
+            # Of the answer: a request's own are looked at before it comes to an adapter.
+            kind = "protocol_error"
         case _:
             return None
     return transport_fact(kind)
@@ -382,12 +399,15 @@ def _silent(status: int) -> Fact:
     return success(status)
 
 
-def _must_have_body(response: Response) -> bool:
-    """Whether an answer without a word about its body, and then without a body, was cut inside its header.
+def _must_have_body(response: Response, told: Told) -> bool:
+    """Whether an answer that turns out to have no body was cut inside its header.
 
     ``http.client`` takes the end of the connection for the end of the header, so a cut there comes out as a 200
-    without an error.
+    without an error, and with the headers that came before it. So it is where nothing says how long the body
+    is, or what it is unless it is said to be empty.
     """
+    if told.sized and (told.content_type or told.length == 0):
+        return False
     if not 200 <= response.status_code < 300 or response.status_code in {204, 205}:
         return False
     return (response.request.method or "") not in {"HEAD", "CONNECT"}
@@ -444,7 +464,7 @@ class _Reading:
                 "read_timeout" if isinstance(error, (ReadTimeoutError, TimeoutError)) else "truncated_body"
             )
             # It is raised anew when the caller reads that far; the way it came to us is of no use to anybody.
-            self.cause = error.with_traceback(None)
+            self.cause = untraced(error)
         if self.whole:
             release = getattr(self._raw, "release_conn", None)
             if callable(release):
@@ -493,9 +513,14 @@ class _Rest(io.RawIOBase):
         return b"".join(parts)
 
     def read1(self, size: int = CHUNK, /) -> bytes:
-        head = self._head.read(size)
-        if head or self._whole:
-            return head
+        part = self._head.read(size)
+        if not part and size:
+            part = self._read_on(size)
+            if not part:
+                self.close()  # or urllib3's `stream`, which asks until its source is closed, never ends
+        return part
+
+    def _read_on(self, size: int) -> bytes:
         if self._cause is not None:
             cause, self._cause = self._cause, None
             self._whole = True
@@ -503,25 +528,30 @@ class _Rest(io.RawIOBase):
                 raise cause
             finally:
                 del cause
-        return read_some(self._raw, size)
+        return b"" if self._whole or self.closed else read_some(self._raw, size)
+
+    def let_go(self) -> None:
+        """Give the connection back. What was read stays, and is now all there is."""
+        if not self._whole:
+            self._whole = True
+            self._raw.close()
+            release = getattr(self._raw, "release_conn", None)
+            if callable(release):
+                release()
 
     def close(self) -> None:
         if not self.closed:
             super().close()
-            if not self._whole:
-                self._raw.close()
-                release = getattr(self._raw, "release_conn", None)
-                if callable(release):
-                    release()
+            self.let_go()
 
 
-def _put_back(raw: Any, reading: _Reading) -> HTTPResponse:
+def _put_back(raw: Any, rest: _Rest) -> HTTPResponse:
     """A raw response like *raw*, from its first byte.
 
     It keeps what others read off the original: ``_original_response`` has the cookies.
     """
     return HTTPResponse(
-        body=_Rest(reading.chunks, raw, reading.cause, whole=reading.whole),
+        body=rest,
         headers=getattr(raw, "headers", {}),
         status=getattr(raw, "status", 0),
         version=getattr(raw, "version", 0),

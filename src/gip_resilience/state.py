@@ -137,7 +137,10 @@ class Store(Protocol):
 
 
 class _Line:
-    """Everything one scope key leads to, found once."""
+    """Everything one scope key leads to, found once.
+
+    ``used`` means more than once: a scope that is met a single time is the first to be forgotten.
+    """
 
     __slots__ = ("budget", "gate", "host", "model", "used")
 
@@ -146,7 +149,7 @@ class _Line:
         self.model = model
         self.gate = gate
         self.budget = budget
-        self.used = True
+        self.used = False
 
 
 class MemoryStore:
@@ -173,8 +176,11 @@ class MemoryStore:
     def acquire(self, key: ScopeKey, config: Config, now: float, *, first: bool) -> Permit | Held | Refused:
         """Gate first, then the circuits of the host and of the model. See `Store.acquire`."""
         with self._lock:
-            line = self._lines.get(key) or self._add_line(key, config, now)
-            line.used = True
+            line = self._lines.get(key)
+            if line is None:
+                line = self._add_line(key, config, now)
+            else:
+                line.used = True
             if first:
                 line.budget.call(now)
             if line.gate.until > now and config.gate.mode != "off":
@@ -303,16 +309,15 @@ class MemoryStore:
         gates = {id(line.gate) for line in self._lines.values()}
         _drop(self._circuits, lambda breaker: id(breaker) not in breakers and breaker.at_rest)
         _drop(self._gates, lambda gate: id(gate) not in gates and gate.until <= now)
-        # Nothing at rest and still too many: someone makes up names faster than circuits close.
-        _drop_oldest(self._circuits, 2 * self._max_keys)
-        _drop_oldest(self._gates, 2 * self._max_keys)
+        # Nothing at rest and still too many: someone makes up names faster than circuits close. What a scope
+        # leads to stays all the same (a host's circuit is the oldest of all), and so does an operator's word.
+        excess = len(self._circuits) - 2 * self._max_keys
+        _drop(self._circuits, lambda b: id(b) not in breakers and not b.overruled, excess)
+        _drop(self._gates, lambda gate: id(gate) not in gates, len(self._gates) - 2 * self._max_keys)
 
 
-def _drop(table: dict[K, V], when: Callable[[V], bool]) -> None:
-    for key in [key for key, value in table.items() if when(value)]:
-        del table[key]
-
-
-def _drop_oldest(table: dict[K, V], keep: int) -> None:
-    for key in list(table)[: max(0, len(table) - keep)]:
+def _drop(table: dict[K, V], when: Callable[[V], bool], most: int | None = None) -> None:
+    """Remove the values that *when* picks: all, or of the oldest at most *most*."""
+    chosen = [key for key, value in table.items() if when(value)]
+    for key in chosen if most is None else chosen[: max(0, most)]:
         del table[key]

@@ -28,9 +28,10 @@ _SECRET = os.urandom(16)
 
 # Clients put the model first; then nothing else need be looked at.
 _MODEL_FIRST = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
-_MODEL_IN_PATH = re.compile(r"/(?:deployments|models|engines|model)/([^/:?]+)")
-_MULTIPART_MODEL = re.compile(rb';\s*name="?model"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,800})\r\n')
-_UNPRINTABLE = re.compile(r"[^\x21-\x7e\xa1-\uffff]+")
+_MODEL_IN_PATH = re.compile(r"/(?:deployments|engines|model)/([^/:?]+)|/models/([^:?]+)")
+_MULTIPART_MODEL = re.compile(
+    rb';\s*name=(?:"model"|model(?=[;\s]))[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,800})\r\n'
+)
 
 
 class _HasModel(msgspec.Struct):
@@ -65,7 +66,7 @@ def model_in_multipart(body: bytes | bytearray) -> str:
 def model_in_path(path: str) -> str:
     """The model that some services put into the path (``/deployments/NAME/``, ``/models/NAME:generate``)."""
     found = _MODEL_IN_PATH.search(path)
-    return clean_name(unquote(found[1])) if found else ""
+    return clean_name(unquote(found[1] or found[2])) if found else ""
 
 
 def model_in_body(body: bytes | bytearray, content_type: str) -> str:
@@ -80,8 +81,15 @@ def model_in_body(body: bytes | bytearray, content_type: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    """A name that is safe in a log line and a counter: no blanks, no control characters, bounded."""
-    return _UNPRINTABLE.sub("_", name.strip()[: MAX_NAME + 1])[:MAX_NAME]
+    """A name that is safe in a log line and a counter: one printable word, bounded.
+
+    What Unicode calls unprintable goes: control characters, all blanks and line ends, what turns the reading order,
+    and halves of surrogate pairs, which no log could write.
+    """
+    name = name.strip()[:MAX_NAME]
+    if name.isprintable() and " " not in name:
+        return name
+    return "_".join("".join(c if c.isprintable() else " " for c in name).split())
 
 
 def credential_digest(value: bytes) -> str:

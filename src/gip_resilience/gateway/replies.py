@@ -254,9 +254,9 @@ class Reset(_Reply, frozen=True):
     """A TCP reset.
 
     Attributes:
-        when: ``"accept"`` (as soon as the connection is there; on a connection in use, as ``"request"``),
-            ``"request"`` (the request was read), ``"headers"`` (the headers were sent), ``"body"`` (half the
-            body was sent).
+        when: ``"accept"`` (as soon as the connection is there; the client may notice while it connects, sends
+            or waits, and on a connection in use it is as ``"request"``), ``"request"`` (the request was read),
+            ``"headers"`` (the headers were sent), ``"body"`` (half the body was sent).
         then: the answer that is cut off.
     """
 

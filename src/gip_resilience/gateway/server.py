@@ -12,6 +12,7 @@ import logging
 import secrets
 import socket
 import struct
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -56,6 +57,11 @@ _LINGER: Final = 0.5
 # How long, in seconds, a connection must have waited for its next request to be given up for a new one. A
 # client that is about to use its connection must not lose it.
 _IDLE: Final = 1.0
+
+# How long, in seconds, a reset waits for a slow reader to take the bytes that come before it.
+_LAST_BYTES: Final = 5.0
+
+_SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h
 
 # How long, in seconds, nothing is accepted after the system refused a connection.
 _OUT_OF_FILES_PAUSE: Final = 0.05
@@ -383,6 +389,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, runner: _Runner, number: int) -> None:
         self.closed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._runner = runner
         self._number = number
         self._parser = RequestParser()
@@ -400,17 +407,16 @@ class _Connection(asyncio.Protocol):
         """Whether the connection has been between two requests for a while."""
         if self._busy or self._parser.buffered or self._idle_since is None:
             return False
-        return asyncio.get_running_loop().time() - self._idle_since >= _IDLE
+        return self._loop.time() - self._idle_since >= _IDLE
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        # No buffer of our own: when a write has returned, the bytes are in the kernel, and a reset that
-        # follows comes after them.
+        # No buffer of our own: when a write has been awaited, its bytes are in the kernel.
         self._transport.set_write_buffer_limits(0)
         self._runner.opened(self)
-        self.task = asyncio.get_running_loop().create_task(self._serve())
+        self.task = self._loop.create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
         if not self._listening:
@@ -462,14 +468,13 @@ class _Connection(asyncio.Protocol):
         try:
             request = await self._next_request()
         except BadRequest as problem:
-            self._listening = False
             return await self._perform(gateway._refuse(problem, self._number))  # noqa: SLF001
         if request is None:
             return False
         self._busy = True
         goes_on = await self._perform(gateway._answer(request, self._number))  # noqa: SLF001
         self._busy = False
-        self._idle_since = asyncio.get_running_loop().time()
+        self._idle_since = self._loop.time()
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
@@ -515,7 +520,9 @@ class _Connection(asyncio.Protocol):
         if how == "stall":
             await self._client_leaves()
         elif how == "rst":
-            _reset_on_close(self._transport.get_extra_info("socket"))
+            client = self._transport.get_extra_info("socket")
+            await self._all_sent(client)
+            _reset_on_close(client)
             self._transport.abort()
         else:
             with suppress(OSError):  # the client was faster
@@ -523,10 +530,31 @@ class _Connection(asyncio.Protocol):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._client_leaves(), _LINGER)
 
+    async def _all_sent(self, client: TransportSocket) -> None:
+        """Wait until the kernel has sent what it took: a reset throws the rest away."""
+        deadline = self._loop.time() + _LAST_BYTES
+        # The kernel tells nobody when it is done, so this has to ask.
+        while _unsent(client.fileno()) and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
     async def _client_leaves(self) -> None:
         while not self._client_done:
             self._received.clear()
             await self._received.wait()
+
+
+def _unsent(descriptor: int) -> int:
+    """Bytes in the kernel that were never put on the wire; 0 where the system does not tell.
+
+    `SIOCOUTQ` would count bytes without an acknowledgement too, which may be delayed by 40 ms.
+    """
+    if sys.platform != "linux" or descriptor < 0:
+        return 0
+    import fcntl
+
+    with suppress(OSError):
+        return int.from_bytes(fcntl.ioctl(descriptor, _SIOCOUTQNSD, bytes(4)), sys.byteorder)
+    return 0
 
 
 def _reset_on_close(client: socket.socket | TransportSocket) -> None:

@@ -1,0 +1,71 @@
+# Everything runs in .venv, which is made on first use. From a clean clone on Debian this needs python3 (3.11 or
+# newer, with python3-venv), make, and an index that pip can reach.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --require-virtualenv
+JOBS ?= 2
+
+# A stamp is as new as the pyproject.toml that was installed.
+DEV := $(VENV)/dev.stamp
+DEMO := $(VENV)/demo.stamp
+
+# Annotations of the public surface, as users' type checkers see it.
+TYPING := $(wildcard tests/typing)
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types pytest format clean
+
+help:
+	@echo 'make demo    a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
+	@echo 'make test    everything: lint, types, tests'
+	@echo 'make lint    ruff check and ruff format --check'
+	@echo 'make types   mypy --strict and basedpyright'
+	@echo 'make pytest  the tests alone'
+	@echo 'make format  let ruff put the source in order'
+	@echo 'make clean   remove .venv and everything else that was made'
+
+# The demo needs less than the tests; a .venv that is ready for the tests will do.
+demo: $(if $(wildcard $(DEV)),$(DEV),$(DEMO))
+	@$(BIN)/python -m gip_resilience demo
+
+# One after the other, whatever -j says: the cheap checks first, pytest's summary last.
+test: $(DEV)
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory pytest
+
+lint: $(DEV)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+
+types: $(DEV)
+	@$(BIN)/mypy --no-error-summary src $(TYPING)
+	@$(if $(TYPING),$(BIN)/basedpyright --level error $(TYPING))
+
+pytest: $(DEV)
+	@$(BIN)/python -m pytest -p xdist -n $(JOBS) --dist worksteal
+
+format: $(DEV)
+	@$(BIN)/ruff check --quiet --fix
+	@$(BIN)/ruff format --quiet
+
+clean:
+	rm -rf $(VENV) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(DEV): pyproject.toml | $(BIN)/pip
+	@echo 'installing the development tools into $(VENV) ...'
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(DEMO): pyproject.toml | $(BIN)/pip
+	@echo 'installing what the demo needs into $(VENV) ...'
+	@$(PIP) install --editable '.[all]' openai trio
+	@touch $@
+
+$(BIN)/pip:
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

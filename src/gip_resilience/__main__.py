@@ -1,0 +1,8 @@
+"""``python -m gip_resilience``: the same as the command ``gip-resilience``."""
+
+import sys
+
+from gip_resilience.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
