@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import HARNESSES, Harness
 
 from gip_resilience.gateway import Gateway
 from gip_resilience.testing import FakeClock
+from harness import HARNESSES, Harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

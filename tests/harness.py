@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import anyio.from_thread
 import httpx
@@ -72,7 +72,7 @@ class Session:
         self.client = client
         """The library's own client object."""
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -332,6 +332,7 @@ PLANTED: dict[str, Reply] = {
     "rejected key": Error("invalid_api_key", message=f"{BODY} {KEY}", headers={"x-note": HEADER}),
     "unavailable": Error("model_unavailable", message=BODY, headers={"x-note": HEADER}),
     "page": Status(502, f"<html>{BODY} {HEADER}</html>".encode(), {"content-type": "text/html"}),
+    "prose for a code": Error(f"{BODY} is what you sent", message=BODY),
     "lost": Reset("request"),
 }
 

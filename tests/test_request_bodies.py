@@ -436,15 +436,21 @@ def test_a_large_body_that_was_half_sent(harness: Harness, clock: FakeClock) -> 
 # ---- the caller's own -----------------------------------------------------------------------------------------
 
 
-HURRIED = gr.Config.from_dict({"deadline": 4.0, "body": {"error_timeout": 3.0}})
-"""Limits below those the clients bring (5 s), so that every attempt is sent with limits of its own."""
+HURRIED = {
+    "error-timeout": gr.Config.from_dict({"body": {"error_timeout": 3.0}}),
+    "deadline": gr.Config.from_dict({"deadline": 4.0, "body": {"error_timeout": 3.0}}),
+}
+"""Limits below those the clients bring (5 s), so that attempts are sent, or read, with limits of their own."""
 
 
+@pytest.mark.parametrize("config", HURRIED.values(), ids=HURRIED)
 @pytest.mark.parametrize("harness", HARNESSES[1:], ids=repr)
-def test_an_httpx_request_is_untouched(harness: Harness, gateway: Gateway, clock: FakeClock) -> None:
+def test_an_httpx_request_is_untouched(
+    config: gr.Config, harness: Harness, gateway: Gateway, clock: FakeClock
+) -> None:
     """After retries and a deadline the caller's request is what it was: it can be sent by someone else."""
     gateway.plan = FaultPlan.script([Status(503), Status(503)])
-    brain = gr.Resilience(HURRIED, clock=clock, chance=lambda: 0.0)
+    brain = gr.Resilience(config, clock=clock, chance=lambda: 0.0)
     body = AsyncPieces(PAYLOAD) if harness.colour == "async" else Pieces(PAYLOAD)
     with open_session(harness, brain) as mounted:
         for options in ({"json": {"model": "m"}}, {"content": body}):
@@ -473,7 +479,7 @@ def test_a_prepared_request_is_untouched(gateway: Gateway, clock: FakeClock) -> 
     harness = HARNESSES[0]
     for name, make in kinds_of(harness).items():
         gateway.plan = FaultPlan.script([Status(503), Status(503)])
-        brain = gr.Resilience(HURRIED, clock=clock, chance=lambda: 0.0)
+        brain = gr.Resilience(HURRIED["deadline"], clock=clock, chance=lambda: 0.0)
         with open_session(harness, brain) as mounted:
             request = mounted.client.prepare_request(
                 harness.library.Request("POST", gateway.url + "/echo", **make(PAYLOAD))

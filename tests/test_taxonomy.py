@@ -302,7 +302,7 @@ def test_an_unknown_error_in_a_stream_is_tried_once_more() -> None:
     [
         ("x" * 500, "x" * 64),
         ("a\x00b\x1b[31mc\r\nd", "ab[31mcd"),
-        ("quota é dépassé", "quota  dpass"),
+        ("quota_dépassé", "quota_dpass"),
         ("  spaced  ", "spaced"),
         ("MODEL_OVERLOADED", "MODEL_OVERLOADED"),
     ],
@@ -312,6 +312,12 @@ def test_an_unknown_code_is_kept_printable_and_short(code: str, kept: str) -> No
     """What is kept of a name from outside is printable ASCII of at most 64 characters."""
     fact = classify(500, JSON, gip(code, code))
     assert (fact.code, fact.type, fact.known) == (kept, kept, False)
+
+
+def test_prose_is_no_name() -> None:
+    """A code or type with a blank in it is prose, which may quote the caller: the status decides, none is kept."""
+    fact = classify(500, JSON, gip("your prompt is not allowed", "neither is this"))
+    assert (fact.code, fact.type) == ("http_500", None)
 
 
 @pytest.mark.parametrize("code", ["\x00", "é", "   ", ""], ids=repr)

@@ -23,7 +23,7 @@ import anyio
 
 from gip_resilience._answers import Question, Told, success
 from gip_resilience._config_errors import ConfigError, show
-from gip_resilience._recording import AsyncRecorder, Recorder
+from gip_resilience._recording import AsyncRecorder, Recorder, uncovered
 from gip_resilience._refusals import refusal_answer, refusal_message
 from gip_resilience.drive import sign, untraced
 from gip_resilience.errors import ResilienceError
@@ -245,6 +245,7 @@ class BasePort:
         """The fact behind an error of the client; ``None`` lets the error pass."""
         tape = self._tape
         if tape is not None and tape.source_failed:
+            uncovered(error)
             return None
         return explain(error, self._kit)
 

@@ -6,13 +6,13 @@ before the first attempt: every chunk is kept (up to a limit) before it goes out
 the chunks that were kept, then goes on with the source where it stopped. Past the limit the body cannot be
 sent again and the call is not retried.
 
-An error of the source itself is the caller's own: it is remembered, so that nobody takes it for a failure of
-the network.
+An error of the source itself is the caller's own: that it happened is remembered, so that nobody takes it for a
+failure of the network, and our frames are taken out of its traceback, which should lead to the caller's code.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -52,6 +52,13 @@ class Tape:
     def chunk(self, number: int) -> bytes | None:
         """The recorded chunk *number*, counted from 0, if there is one."""
         return self._chunks[number] if number < len(self._chunks) else None
+
+
+def pieces(body: Any, size: int) -> Iterator[bytes]:
+    """The pieces of a body that can be read once; of a file, *size* bytes each. Text is UTF-8, as for urllib3."""
+    source = iter(lambda: body.read(size) or None, None) if hasattr(body, "read") else body
+    for piece in source:
+        yield piece.encode() if isinstance(piece, str) else piece
 
 
 class Recorder:
@@ -156,3 +163,12 @@ class _AsyncPlayback:
                 raise StopAsyncIteration
         self._position += 1
         return chunk
+
+
+def uncovered(error: BaseException) -> None:
+    """Take the frames of this module out of a traceback, in place; what remains is the caller's and the client's."""
+    link = error.__traceback__
+    while link is not None:
+        while link.tb_next is not None and link.tb_next.tb_frame.f_globals.get("__name__") == __name__:
+            link.tb_next = link.tb_next.tb_next
+        link = link.tb_next

@@ -354,8 +354,11 @@ def _in_prefix(text: bytes) -> Found:
 
 
 def clean(name: str) -> str | None:
-    """Return *name* fit to be kept: printable ASCII, at most `MAX_NAME` characters; ``None`` for nothing."""
-    if len(name) <= MAX_NAME and name.isascii() and name.isprintable():
-        return name.strip() or None
-    kept = "".join(char for char in name[: 4 * MAX_NAME] if " " <= char <= "~").strip()
-    return kept[:MAX_NAME].rstrip() or None
+    """Return *name* fit to be kept: printable ASCII, at most `MAX_NAME` characters; ``None`` for nothing.
+
+    A name with a blank in it is no name but prose, and prose may quote what the caller sent.
+    """
+    name = name.strip()
+    if len(name) > MAX_NAME or not (name.isascii() and name.isprintable()):
+        name = "".join(char for char in name[: 4 * MAX_NAME] if " " <= char <= "~").strip()[:MAX_NAME]
+    return None if " " in name else name or None

@@ -21,10 +21,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gip_resilience._report import Attempt, CallReport
-from gip_resilience.breaker import State, Transition
+from gip_resilience.breaker import State
 from gip_resilience.events import CallEnded, CircuitChanged, GateWaited, RetryScheduled
 from gip_resilience.gate import Held
-from gip_resilience.state import CircuitKey, Permit, Refused
+from gip_resilience.state import Permit, Refused
 from gip_resilience.taxonomy import Retry, Verdict
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gip_resilience.hints import Hint
     from gip_resilience.metrics import Metrics
     from gip_resilience.policy import Config, ResolvedPolicy
-    from gip_resilience.state import ScopeKey, Store
+    from gip_resilience.state import Change, ScopeKey, Store
     from gip_resilience.taxonomy import Fact
 
 HINT_JITTER = 0.1
@@ -172,8 +172,8 @@ class Call:
         answer = self.world.store.acquire(self.key, self.config, self.started, first=True)
         if isinstance(answer, Permit):
             self._permit = answer
-            if answer.probe:
-                self._announce_probe(answer)
+            if answer.changes:
+                self._announce(answer.changes)
             return True
         self._turned_away = answer
         return False
@@ -252,18 +252,11 @@ class Call:
         if self.world.announcer.wants(CallEnded):
             self.world.announcer.tell(CallEnded(self.report()))
 
-    def _announce(self, changes: tuple[tuple[CircuitKey, Transition], ...]) -> None:
+    def _announce(self, changes: tuple[Change, ...]) -> None:
         for circuit, change in changes:
             if change.after is State.OPEN:
                 self.world.metrics.opened(circuit.host, circuit.model)
             self.world.announcer.tell(CircuitChanged(circuit, change))
-
-    def _announce_probe(self, permit: Permit) -> None:
-        probing = Transition(State.OPEN, State.HALF_OPEN, "probe")
-        if permit.host.is_probe(permit.host_ticket):
-            self._announce(((CircuitKey(self.key.host), probing),))
-        if permit.model is not None and permit.model.is_probe(permit.model_ticket):
-            self._announce(((CircuitKey(self.key.host, self.key.model), probing),))
 
     # ---- decisions ---------------------------------------------------------------------------------------
 
@@ -401,8 +394,8 @@ class Call:
             if isinstance(granted, Permit):
                 self._permit = granted
                 self._sent_at = now
-                if granted.probe:
-                    self._announce_probe(granted)
+                if granted.changes:
+                    self._announce(granted.changes)
                 return None
             answer = granted
         if isinstance(answer, Held):

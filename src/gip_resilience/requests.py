@@ -34,7 +34,7 @@ from urllib3.util.retry import Retry
 
 from gip_resilience import errors
 from gip_resilience._answers import Noted, Question, Told, success
-from gip_resilience._recording import Recorder
+from gip_resilience._recording import Recorder, pieces, uncovered
 from gip_resilience._refusals import refusal_answer, refusal_message
 from gip_resilience.drive import drive, sign, untraced
 from gip_resilience.errors import ResilienceError
@@ -165,13 +165,6 @@ def _raw_headers(request: PreparedRequest) -> Iterator[tuple[bytes, bytes]]:
         yield _latin(name), _latin(value)
 
 
-def _pieces(body: Any) -> Iterator[bytes]:
-    """The pieces of a body that can be read once; text is sent as UTF-8, as urllib3 does."""
-    source = iter(lambda: body.read(CHUNK) or None, None) if hasattr(body, "read") else body
-    for piece in source:
-        yield piece.encode() if isinstance(piece, str) else piece
-
-
 def _latin(text: str | bytes) -> bytes:
     return text.encode("utf-8", "replace") if isinstance(text, str) else text
 
@@ -243,7 +236,7 @@ class _Port:
         if isinstance(position, int) and hasattr(body, "seek"):
             self._position = position
             return
-        recorder = Recorder(_pieces(body), self.call.config.body.replay_limit)
+        recorder = Recorder(pieces(body, CHUNK), self.call.config.body.replay_limit)
         self._tape = recorder.tape
         clone = self._request.copy()
         clone.body = recorder  # type: ignore[assignment]  # an iterable, which is what is sent in chunks
@@ -275,6 +268,7 @@ class _Port:
 
     def _explain(self, error: Exception) -> Fact | None:
         if self._tape is not None and self._tape.source_failed:
+            uncovered(error)
             return None
         return explain(error)
 

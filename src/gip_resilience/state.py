@@ -19,7 +19,7 @@ import random
 import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from gip_resilience.breaker import REFUSED, UNCOUNTED, Breaker, BreakerView, Control, Transition
+from gip_resilience.breaker import REFUSED, UNCOUNTED, Breaker, BreakerView, Control, State, Transition
 from gip_resilience.budget import Budget
 from gip_resilience.gate import Gate, Held
 from gip_resilience.taxonomy import Retry, Verdict
@@ -58,14 +58,29 @@ class CircuitKey(NamedTuple):
     model: str = ""
 
 
+Change = tuple[CircuitKey, Transition]
+"""A circuit, and how its state changed."""
+
+
 class Permit:
     """Leave to send once. Given back by `Store.report` or `Store.abandon`, whichever comes first.
 
     Attributes:
         probe: whether this call is a half-open circuit's probe.
+        changes: circuits that this call made half-open by becoming their probe.
     """
 
-    __slots__ = ("budget", "gate", "gate_generation", "host", "host_ticket", "model", "model_ticket", "probe")
+    __slots__ = (
+        "budget",
+        "changes",
+        "gate",
+        "gate_generation",
+        "host",
+        "host_ticket",
+        "model",
+        "model_ticket",
+        "probe",
+    )
 
     def __init__(self, host: Breaker, model: Breaker | None, gate: Gate, budget: Budget) -> None:
         self.host = host
@@ -76,6 +91,7 @@ class Permit:
         self.model_ticket = UNCOUNTED
         self.gate_generation = gate.generation
         self.probe = False
+        self.changes: tuple[Change, ...] = ()
 
 
 class Refused(NamedTuple):
@@ -100,7 +116,7 @@ class Reported(NamedTuple):
         open_for: seconds the circuit in the way stays open; 0 when none is.
     """
 
-    changes: tuple[tuple[CircuitKey, Transition], ...] = ()
+    changes: tuple[Change, ...] = ()
     gate_wait: float = 0.0
     gate_news: bool = True
     open_for: float = 0.0
@@ -151,6 +167,11 @@ class _Line:
         self.budget = budget
         self.used = False
 
+    @property
+    def overruled(self) -> bool:
+        """Whether an operator has a word in either circuit."""
+        return self.host.overruled or (self.model is not None and self.model.overruled)
+
 
 class MemoryStore:
     """Shared state of this process.
@@ -188,27 +209,9 @@ class MemoryStore:
                 if held:
                     return held
             permit = Permit(line.host, line.model, line.gate, line.budget)
-            if config.breaker.mode == "off":
+            if config.breaker.mode == "off" and not line.overruled:
                 return permit
-            return self._pass_circuits(key, permit, now)
-
-    @staticmethod
-    def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refused:
-        host, model = permit.host, permit.model
-        ticket = host.admit(now)
-        if ticket == REFUSED:
-            return Refused(CircuitKey(key.host), host.retry_after(now))
-        permit.host_ticket = ticket
-        permit.probe = host.is_probe(ticket)
-        if model is not None:
-            ticket = model.admit(now)
-            if ticket == REFUSED:
-                # The host's slot must not stay taken by a call that is not made.
-                host.report(permit.host_ticket, Verdict.NEUTRAL, now)
-                return Refused(CircuitKey(key.host, key.model), model.retry_after(now))
-            permit.model_ticket = ticket
-            permit.probe = permit.probe or model.is_probe(ticket)
-        return permit
+            return _pass_circuits(key, permit, now)
 
     def report(
         self, key: ScopeKey, permit: Permit, fact: Fact, host: Verdict, model: Verdict, now: float
@@ -231,7 +234,7 @@ class MemoryStore:
                 (CircuitKey(key.host), permit.host, permit.host_ticket, host),
                 (CircuitKey(key.host, key.model), permit.model, permit.model_ticket, model),
             ):
-                if breaker is None:
+                if breaker is None or ticket == UNCOUNTED:
                     continue
                 change = breaker.report(ticket, verdict, now, hint=hint, chance=self._chance())
                 if change:
@@ -314,6 +317,34 @@ class MemoryStore:
         excess = len(self._circuits) - 2 * self._max_keys
         _drop(self._circuits, lambda b: id(b) not in breakers and not b.overruled, excess)
         _drop(self._gates, lambda gate: id(gate) not in gates, len(self._gates) - 2 * self._max_keys)
+
+
+def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refused:
+    """The host's circuit, then the model's (needs the store's lock)."""
+    ticket = _admit(CircuitKey(key.host), permit.host, permit, now)
+    if ticket == REFUSED:
+        return Refused(CircuitKey(key.host), permit.host.retry_after(now))
+    permit.host_ticket = ticket
+    if permit.model is None:
+        return permit
+    circuit = CircuitKey(key.host, key.model)
+    ticket = _admit(circuit, permit.model, permit, now)
+    if ticket == REFUSED:
+        # The host's slot must not stay taken by a call that is not made.
+        permit.host.report(permit.host_ticket, Verdict.NEUTRAL, now)
+        return Refused(circuit, permit.model.retry_after(now))
+    permit.model_ticket = ticket
+    return permit
+
+
+def _admit(circuit: CircuitKey, breaker: Breaker, permit: Permit, now: float) -> int:
+    before = breaker.state
+    ticket = breaker.admit(now)
+    if before is not State.CLOSED and breaker.is_probe(ticket):
+        permit.probe = True
+        if before is State.OPEN:
+            permit.changes += ((circuit, Transition(before, breaker.state, "probe")),)
+    return ticket
 
 
 def _drop(table: dict[K, V], when: Callable[[V], bool], most: int | None = None) -> None:

@@ -106,6 +106,10 @@ class Run:
         """Begin, in a thread of its own."""
         self._thread.start()
 
+    def join(self) -> None:
+        """Wait until it is over."""
+        self._thread.join()
+
     @property
     def running(self) -> bool:
         """Whether it is still on its way."""
