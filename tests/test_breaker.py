@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gip_resilience.breaker import REFUSED, UNCOUNTED, Breaker, Control, State, Transition, Window
-from gip_resilience.policy import BreakerConfig
+from gip_resilience.config import BreakerConfig
 from gip_resilience.taxonomy import Verdict
 
 SUCCESS, FAILURE, TRIP, NEUTRAL = Verdict.SUCCESS, Verdict.FAILURE, Verdict.TRIP, Verdict.NEUTRAL

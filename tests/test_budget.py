@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gip_resilience.budget import Budget
-from gip_resilience.policy import BudgetConfig
+from gip_resilience.config import BudgetConfig
 
 NOW = 1000.0
 

@@ -375,7 +375,7 @@ class Shower(Afternoon):
     @property
     def plan(self) -> FaultPlan:
         """A proxy's page and a broken body; nothing by chance, nothing by the clock."""
-        return FaultPlan((Rule(Html(502), nth=3), Rule(HalfBody("short_length"), nth=5)))
+        return FaultPlan((Rule(Html(502), nth=9), Rule(HalfBody("short_length"), nth=1)))
 
 
 def test_what_mounting_changes() -> None:

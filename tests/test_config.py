@@ -15,8 +15,7 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gip_resilience.policy import (
-    DEFAULTS,
+from gip_resilience.config import (
     BodyConfig,
     BreakerConfig,
     BudgetConfig,
@@ -24,9 +23,8 @@ from gip_resilience.policy import (
     ConfigError,
     GateConfig,
     Overrides,
-    Policy,
-    ResolvedPolicy,
 )
+from gip_resilience.policy import DEFAULTS, Policy, ResolvedPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -1366,8 +1364,8 @@ def test_import_is_light() -> None:
     import sys
 
     code = (
-        "import sys, gip_resilience.policy as p; p.Config(policies={'overload': p.Policy(max_attempts=2)})"
-        ".policy('x', 'overload');"
+        "import sys, gip_resilience.config as c, gip_resilience.policy as p;"
+        "c.Config(policies={'overload': p.Policy(max_attempts=2)}).policy('x', 'overload');"
         "print(*sorted({'asyncio', 'backoff', 'difflib', 'tomllib', 'urllib3'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,11 +27,12 @@ from facts import (
 )
 from gip_resilience.breaker import Breaker, State, Transition
 from gip_resilience.budget import Budget
+from gip_resilience.config import BudgetConfig, Config, GateConfig
 from gip_resilience.engine import Call, Deliver, Pause, Refuse, Send, Surroundings, story
 from gip_resilience.events import Announcer
 from gip_resilience.gate import Gate, Held
 from gip_resilience.metrics import Metrics
-from gip_resilience.policy import BudgetConfig, Config, GateConfig, Policy
+from gip_resilience.policy import Policy
 from gip_resilience.state import CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from gip_resilience.config import GateConfig
 from gip_resilience.gate import Gate, Held
-from gip_resilience.policy import GateConfig
 
 NOW = 1000.0
 

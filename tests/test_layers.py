@@ -24,14 +24,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # The words of the domain.
     ("_version", "_moments", "_hint_headers", "_hint_bodies", "hints", "_shapes", "taxonomy", "dialects"),
     # Policy, the pure machines, and what is told of a call.
-    ("_config_errors", "_config_fields", "_config_sources", "_waits", "policy"),
+    ("_config_errors", "_config_fields", "_config_sources", "_waits", "policy", "config"),
     ("breaker", "gate", "budget", "_report", "errors", "events", "metrics", "clock"),
     # What is read off requests and answers, the same for every client; what listens.
-    ("target", "_bodies", "_recording", "_answers", "logs"),
+    ("target", "_bodies", "_recording", "_multipart", "_answers", "logs"),
     ("state",),
     ("engine",),
     ("_refusals", "drive", "resilience"),
-    ("_httpx_family", "httpx", "httpx2", "requests"),
+    ("_httpx_streams", "_requests_bodies", "_httpx_family", "httpx", "httpx2", "requests"),
     ("mounting",),
     # Public fakes. The gateway stands alone: what tests the library must not share its mistakes.
     ("gateway",),
@@ -61,6 +61,7 @@ PURE = (
     "_config_sources",
     "_waits",
     "policy",
+    "config",
     "breaker",
     "gate",
     "budget",
@@ -257,6 +258,7 @@ def test_the_adapters_alone_know_the_http_libraries() -> None:
     assert users == {
         ("httpx", "httpx"),
         ("httpx2", "httpx2"),
+        ("_requests_bodies", "urllib3"),
         ("requests", "requests"),
         ("requests", "urllib3"),
     }

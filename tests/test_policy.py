@@ -16,7 +16,8 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gip_resilience.policy import DEFAULTS, ConfigError, Policy, ResolvedPolicy
+from gip_resilience.config import ConfigError
+from gip_resilience.policy import DEFAULTS, Policy, ResolvedPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

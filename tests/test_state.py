@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from facts import FAILED, HOST, INVALID, LOST, MODEL, OK, UNAVAILABLE, UNREACHABLE, limited
-from gip_resilience.breaker import Control, State
+from gip_resilience.breaker import Control, State, Transition
+from gip_resilience.config import BreakerConfig, Config, GateConfig
 from gip_resilience.gate import Held
-from gip_resilience.policy import BreakerConfig, Config, GateConfig
 from gip_resilience.state import MAX_KEYS, CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 
@@ -247,6 +247,31 @@ def test_breaker_off_asks_no_circuit() -> None:
 
     assert isinstance(scene.ask(), Permit)
     assert {view.calls for view in scene.store.circuits(NOW).values()} == {0}
+
+
+def test_an_operators_word_counts_where_breakers_are_off() -> None:
+    """Off means that nothing is learned; a circuit that is forced open refuses all the same, until it is let go."""
+    scene = Scene(Config(breaker=BreakerConfig(mode="off")))
+    permit = scene.admitted()
+    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, scene.config)
+
+    assert scene.ask() == Refused(CircuitKey(HOST, MODEL), 5.0)
+    assert scene.tell(permit, FAILED).open_for == 0.0
+    scene.store.control(CircuitKey(HOST, MODEL), Control.AUTO, scene.config)
+    assert isinstance(scene.ask(), Permit)
+
+
+def test_a_circuit_becomes_half_open_once_however_many_probes_there_are() -> None:
+    """The first probe changes the state, and its permit says so; a second one, after a hung first, does not."""
+    scene = Scene()
+    scene.run(UNAVAILABLE)
+
+    first = scene.admitted(now=NOW + 6.0)
+    second = scene.admitted(now=NOW + 12.0)
+
+    changed = CircuitKey(HOST, MODEL), Transition(State.OPEN, State.HALF_OPEN, "probe")
+    assert (first.probe, first.changes) == (True, (changed,))
+    assert (second.probe, second.changes) == (True, ())
 
 
 def test_the_budget_is_one_per_scope() -> None:

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from gip_resilience import hints
     from gip_resilience._report import Attempt, CallReport, report
     from gip_resilience.clock import Clock, SystemClock
+    from gip_resilience.config import (
+        BodyConfig,
+        BreakerConfig,
+        BudgetConfig,
+        Config,
+        ConfigError,
+        GateConfig,
+        Overrides,
+    )
     from gip_resilience.errors import (
         CircuitOpenError,
         DeadlineExceededError,
@@ -25,16 +34,7 @@ if TYPE_CHECKING:
     )
     from gip_resilience.hints import Hint
     from gip_resilience.mounting import mount, unmount
-    from gip_resilience.policy import (
-        BodyConfig,
-        BreakerConfig,
-        BudgetConfig,
-        Config,
-        ConfigError,
-        GateConfig,
-        Overrides,
-        Policy,
-    )
+    from gip_resilience.policy import Policy
     from gip_resilience.resilience import Resilience
     from gip_resilience.state import MemoryStore
     from gip_resilience.taxonomy import Category, Code, Fact, Retry, Scope, Verdict, classify
@@ -76,10 +76,7 @@ __all__ = [
 _HOMES = {
     "_report": ("Attempt", "CallReport", "report"),
     "clock": ("Clock", "SystemClock"),
-    "errors": ("CircuitOpenError", "DeadlineExceededError", "RateLimitedError", "ResilienceError"),
-    "hints": ("Hint", "hints"),
-    "mounting": ("mount", "unmount"),
-    "policy": (
+    "config": (
         "BodyConfig",
         "BreakerConfig",
         "BudgetConfig",
@@ -87,8 +84,11 @@ _HOMES = {
         "ConfigError",
         "GateConfig",
         "Overrides",
-        "Policy",
     ),
+    "errors": ("CircuitOpenError", "DeadlineExceededError", "RateLimitedError", "ResilienceError"),
+    "hints": ("Hint", "hints"),
+    "mounting": ("mount", "unmount"),
+    "policy": ("Policy",),
     "resilience": ("Resilience",),
     "state": ("MemoryStore",),
     "taxonomy": ("Category", "Code", "Fact", "Retry", "Scope", "Verdict", "classify"),

@@ -13,7 +13,7 @@ from gip_resilience.taxonomy import classify, transport_fact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from gip_resilience.policy import Config
+    from gip_resilience.config import Config
     from gip_resilience.taxonomy import Fact
 
 ENVELOPE = 64 * 1024

@@ -8,61 +8,42 @@ bring the behaviour for both. The rules behind the details:
 * An answer that is not handed up is read to its end (up to a limit) and closed *before* the pause: that keeps
   the connection, and a pool of one cannot deadlock.
 * The caller's request is sent as it is, or a copy of it; it is never changed.
-* Stream wrappers are class-based iterators: callers re-iterate and close them in ways a generator gets wrong.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 
 from gip_resilience._answers import Question, Told, success
 from gip_resilience._config_errors import ConfigError, show
+from gip_resilience._httpx_streams import aclose_for_certain
+from gip_resilience._multipart import model_in_fields, rewinds
 from gip_resilience._recording import AsyncRecorder, Recorder, uncovered
 from gip_resilience._refusals import refusal_answer, refusal_message
+from gip_resilience.config import Overrides
 from gip_resilience.drive import sign, untraced
 from gip_resilience.errors import ResilienceError
-from gip_resilience.policy import Overrides
-from gip_resilience.target import clean_name, credential_digest, model_in_body, model_in_path
+from gip_resilience.target import credential_digest, model_in_body, model_in_path
 from gip_resilience.taxonomy import transport_fact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from gip_resilience._answers import Noted
     from gip_resilience._recording import Tape
     from gip_resilience.clock import Clock
+    from gip_resilience.config import Config
     from gip_resilience.engine import Call, Refuse
-    from gip_resilience.policy import Config
     from gip_resilience.resilience import Resilience
     from gip_resilience.taxonomy import Fact
 
 EXTENSION = "gip_resilience"
 """Key in ``request.extensions`` (an `Overrides`) and in ``response.extensions`` (the call, for its report)."""
-
-
-_LEFT_OVER = 64
-"""Pieces of a body that may be there without waiting for the network: more than any client's buffer holds."""
-
-
-class SyncStream(Protocol):
-    """A request or response body of a blocking client."""
-
-    def __iter__(self) -> Iterator[bytes]: ...
-    def close(self) -> None: ...
-
-
-class AsyncStream(Protocol):
-    """A request or response body of an awaiting client."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-    async def aclose(self) -> None: ...
 
 
 class Maker(Protocol):
@@ -217,7 +198,7 @@ class BasePort:
         if isinstance(stream, self._kit.byte_stream):
             found = model_in_body(b"".join(stream), noted.content_type)  # type: ignore[arg-type]
         else:
-            found = _model_in_fields(stream)
+            found = model_in_fields(stream)
         return found or model_in_path(request.url.path)
 
     def _begin(self) -> None:
@@ -330,33 +311,6 @@ def _within(timeouts: Any, left: float) -> dict[str, float]:
     }
 
 
-def _rewinds(stream: Any) -> bool:
-    """Whether a multipart stream can be iterated anew: each of its files is bytes, or can be rewound.
-
-    The packages rewind such files by themselves; but one that cannot seek they send shortened, without a word.
-    """
-    fields = getattr(stream, "fields", None)
-    if not isinstance(fields, list):
-        return False
-    return all(_can_rewind(getattr(field, "file", b"")) for field in fields)
-
-
-def _can_rewind(file: Any) -> bool:
-    if isinstance(file, (bytes, str)):
-        return True
-    seekable = getattr(file, "seekable", None)
-    return bool(seekable()) if callable(seekable) else False
-
-
-def _model_in_fields(stream: Any) -> str:
-    """The form field ``model`` of a multipart stream, without reading any of its files."""
-    for field in getattr(stream, "fields", None) or ():
-        if getattr(field, "name", None) == "model":
-            value = getattr(field, "value", "")
-            return clean_name(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
-    return ""
-
-
 class Reading:
     """A body being read under the retry: how far it got, and what ended it."""
 
@@ -416,93 +370,6 @@ def _shorter_reads(extensions: dict[str, Any], seconds: float) -> Iterator[None]
         extensions["timeout"] = given
 
 
-class SyncRelay:
-    """A response body that was begun: first what was read of it, then the rest, or the error that ended it."""
-
-    def __init__(
-        self, chunks: list[bytes], rest: Iterator[bytes] | None, inner: SyncStream, cause: Exception | None
-    ) -> None:
-        self._chunks = deque(chunks)
-        self._rest = rest
-        self._inner = inner
-        self._cause = cause
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._chunks:
-            return self._chunks.popleft()
-        if self._cause is not None:
-            raise _taken(self)
-        if self._rest is None:
-            raise StopIteration
-        try:
-            return next(self._rest)
-        except StopIteration:
-            raise
-        except BaseException:
-            self.close()  # one of the packages does not close a response whose body raised
-            raise
-
-    def close(self) -> None:
-        """Close the response underneath. Idempotent. What was read stays, and is then all there is."""
-        self._rest = None
-        self._inner.close()
-
-
-class AsyncRelay:
-    """The same for an awaiting client; see `SyncRelay`."""
-
-    def __init__(
-        self,
-        chunks: list[bytes],
-        rest: AsyncIterator[bytes] | None,
-        inner: AsyncStream,
-        cause: Exception | None,
-    ) -> None:
-        self._chunks = deque(chunks)
-        self._rest = rest
-        self._inner = inner
-        self._cause = cause
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._chunks:
-            return self._chunks.popleft()
-        if self._cause is not None:
-            raise _taken(self)
-        if self._rest is None:
-            raise StopAsyncIteration
-        try:
-            return await anext(self._rest)
-        except StopAsyncIteration:
-            raise
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def aclose(self) -> None:
-        """Close the response underneath, and what iterates over it. Idempotent."""
-        await _aclose(self._inner)
-        rest, self._rest = self._rest, None
-        if isinstance(rest, AsyncGenerator):
-            await _unwind(rest)
-
-
-def _taken(relay: SyncRelay | AsyncRelay) -> Exception:
-    """The error a relay ends with, no longer held by it: or error, traceback, frame and relay form a cycle."""
-    cause, relay._cause = relay._cause, None  # noqa: SLF001
-    if cause is None:
-        raise AssertionError("no error to raise")
-    try:
-        return cause
-    finally:
-        del cause
-
-
 class SyncPort(BasePort):
     """One call of a blocking client. See `gip_resilience.drive.Port`."""
 
@@ -511,7 +378,7 @@ class SyncPort(BasePort):
     def __init__(self, kit: Kit, brain: Resilience, inner: Any, request: Any, noted: Noted) -> None:
         super().__init__(kit, brain, inner, request, noted)
         stream = request.stream
-        if not isinstance(stream, kit.byte_stream) and not _rewinds(stream):
+        if not isinstance(stream, kit.byte_stream) and not rewinds(stream):
             recorder = Recorder(stream, self._config.body.replay_limit)
             self._tape = recorder.tape
             self._body = kit.sync_recording(recorder)
@@ -570,7 +437,7 @@ class AsyncPort(BasePort):
     def __init__(self, kit: Kit, brain: Resilience, inner: Any, request: Any, noted: Noted) -> None:
         super().__init__(kit, brain, inner, request, noted)
         stream = request.stream
-        if not isinstance(stream, kit.byte_stream) and not _rewinds(stream):
+        if not isinstance(stream, kit.byte_stream) and not rewinds(stream):
             recorder = AsyncRecorder(stream, self._config.body.replay_limit)
             self._tape = recorder.tape
             self._body = kit.async_recording(recorder)
@@ -589,7 +456,7 @@ class AsyncPort(BasePort):
             try:
                 return await self._read(response)
             except BaseException:
-                await _aclose(response.stream)
+                await aclose_for_certain(response.stream)
                 raise
         self.response = None
         self.failure = self._kit.read_timeout("the deadline of the call has passed")
@@ -612,29 +479,10 @@ class AsyncPort(BasePort):
             if not reading.broke(error):
                 raise
         if reading.whole:
-            await _aclose(response.stream)
+            await aclose_for_certain(response.stream)
         return self._digest(question, response, reading, rest, self._kit.async_relay)
 
     async def release(self) -> None:
         """Give the connection back, cancelled or not."""
         if self.response is not None and not self._whole:
-            await _aclose(self.response.stream)
-
-
-async def _unwind(rest: AsyncGenerator[bytes, None]) -> None:
-    """Bring the generators behind a body to their end, when it was begun and nobody reads on.
-
-    They are nested. One that is dropped is finalised by the event loop, in a task of its own and with a warning
-    under trio; and one that is closed drops the next. So the innermost is asked once more, in a scope that is
-    cancelled: what it raises ends them all. A generator that is running is another task's, and ends by itself.
-    """
-    with anyio.CancelScope(shield=True) as scope, suppress(Exception):
-        scope.cancel()
-        for _ in range(_LEFT_OVER):
-            await anext(rest)
-
-
-async def _aclose(stream: AsyncStream) -> None:
-    """Close for certain: a task that is being cancelled could not await anything otherwise (trio)."""
-    with anyio.CancelScope(shield=True):
-        await stream.aclose()
+            await aclose_for_certain(self.response.stream)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from gip_resilience.taxonomy import Verdict
 
 if TYPE_CHECKING:
-    from gip_resilience.policy import BreakerConfig
+    from gip_resilience.config import BreakerConfig
 
 REFUSED = 0
 """Not a ticket: what `Breaker.admit` returns instead of one."""
@@ -138,7 +138,7 @@ class Breaker:
     """One circuit.
 
     Args:
-        config: thresholds and times; see `gip_resilience.policy.BreakerConfig`.
+        config: thresholds and times; see `gip_resilience.config.BreakerConfig`.
     """
 
     __slots__ = (

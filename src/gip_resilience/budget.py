@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gip_resilience.policy import BudgetConfig
+    from gip_resilience.config import BudgetConfig
 
 RATE_WINDOW = 10.0
 """Seconds over which the caller's own rate is measured: the breaker's window, so that both see the same."""
@@ -27,7 +27,7 @@ class Budget:
     """Retry tokens of one scope.
 
     Args:
-        config: capacity and deposits; see `gip_resilience.policy.BudgetConfig`.
+        config: capacity and deposits; see `gip_resilience.config.BudgetConfig`.
         now: monotonic seconds; the rate is measured from here.
     """
 

@@ -30,10 +30,11 @@ from gip_resilience.taxonomy import Retry, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from gip_resilience.config import Config
     from gip_resilience.events import Announcer
     from gip_resilience.hints import Hint
     from gip_resilience.metrics import Metrics
-    from gip_resilience.policy import Config, ResolvedPolicy
+    from gip_resilience.policy import ResolvedPolicy
     from gip_resilience.state import Change, ScopeKey, Store
     from gip_resilience.taxonomy import Fact
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from gip_resilience.policy import GateConfig
+    from gip_resilience.config import GateConfig
 
 
 class Held(NamedTuple):
@@ -41,7 +41,7 @@ class Gate:
     """When callers of one scope may send again.
 
     Args:
-        config: spread, cap and guesses; see `gip_resilience.policy.GateConfig`.
+        config: spread, cap and guesses; see `gip_resilience.config.GateConfig`.
     """
 
     __slots__ = ("_claimed", "_config", "_guesses", "_length", "generation", "until")

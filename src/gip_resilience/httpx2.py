@@ -14,13 +14,8 @@ import httpx2
 
 from gip_resilience import errors
 from gip_resilience._answers import Noted
-from gip_resilience._httpx_family import (
-    AsyncPort,
-    AsyncRelay,
-    Kit,
-    SyncPort,
-    SyncRelay,
-)
+from gip_resilience._httpx_family import AsyncPort, Kit, SyncPort
+from gip_resilience._httpx_streams import AsyncRelay, SyncRelay
 from gip_resilience.drive import adrive, drive
 from gip_resilience.resilience import Resilience
 

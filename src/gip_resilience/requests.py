@@ -13,7 +13,6 @@ own retries are pinned off beneath us, or two layers would multiply; `gip_resili
 from __future__ import annotations
 
 import io
-from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,11 +21,9 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.exceptions import (
     ConnectTimeoutError,
     EmptyPoolError,
-    HTTPError,
     MaxRetryError,
     NameResolutionError,
     NewConnectionError,
-    ReadTimeoutError,
 )
 from urllib3.response import HTTPResponse
 from urllib3.util import Timeout
@@ -36,7 +33,8 @@ from gip_resilience import errors
 from gip_resilience._answers import Noted, Question, Told, success
 from gip_resilience._recording import Recorder, pieces, uncovered
 from gip_resilience._refusals import refusal_answer, refusal_message
-from gip_resilience.drive import drive, sign, untraced
+from gip_resilience._requests_bodies import CHUNK, Reading, Rest, put_back
+from gip_resilience.drive import drive, sign
 from gip_resilience.errors import ResilienceError
 from gip_resilience.resilience import Resilience
 from gip_resilience.target import credential_digest, model_in_body, model_in_path
@@ -55,8 +53,6 @@ __all__ = ["CircuitOpenError", "DeadlineExceededError", "RateLimitedError", "Res
 
 REPORT = "gip_resilience"
 """Attribute of a response that holds its call; `gip_resilience.report` reads it."""
-
-CHUNK = 65536
 
 _NEVER_CONNECTED = (ConnectTimeoutError, NewConnectionError, NameResolutionError)
 
@@ -207,7 +203,7 @@ class _Port:
         self._timeout = timeout
         self._options = options
         self._sends = 0
-        self._rest: _Rest | None = None
+        self._rest: Rest | None = None
         self._cause: Exception | None = None
         self._tape: Tape | None = None
         self._clone: PreparedRequest | None = None
@@ -291,14 +287,14 @@ class _Port:
         headless = _must_have_body(response, told)
         if not limit and not headless:
             return self._conclude(_silent(response.status_code))
-        reading = _Reading(self._adapter.resilience.clock.monotonic, response, config.body.error_timeout)
+        reading = Reading(self._adapter.resilience.clock.monotonic, response, config.body.error_timeout)
         reading.read(limit or 1)
         self._cause = reading.cause
         raw = b"".join(reading.chunks)
         if headless and reading.whole and not raw:
             return self._conclude(transport_fact("connection_lost"))
-        self._rest = _Rest(reading.chunks, response.raw, reading.cause, whole=reading.whole)
-        response.raw = _put_back(response.raw, self._rest)
+        self._rest = Rest(reading.chunks, response.raw, reading.cause, whole=reading.whole)
+        response.raw = put_back(response.raw, self._rest)
         fact = question.judge(
             response.raw.headers.items,
             raw,
@@ -420,140 +416,3 @@ def _within(given: Any, left: float) -> tuple[float, float]:
 
 def _smaller(given: Any, left: float) -> float:
     return min(float(given), left) if isinstance(given, (int, float)) else left
-
-
-class _Reading:
-    """A body read under the retry: what came of it, and what ended it."""
-
-    __slots__ = ("_give_up", "_monotonic", "_raw", "_response", "broken", "cause", "chunks", "whole")
-
-    def __init__(self, monotonic: Callable[[], float], response: Response, error_timeout: float) -> None:
-        self._monotonic = monotonic
-        self._response = response
-        self._raw = response.raw
-        self._give_up: float | None = None
-        if response.status_code >= 400:
-            self._give_up = monotonic() + error_timeout
-            _shorten_timeout(response.raw, error_timeout)
-        self.chunks: list[bytes] = []
-        self.whole = False
-        self.broken: Fact | None = None
-        self.cause: Exception | None = None
-
-    def read(self, limit: int) -> None:
-        """Read until the end, the limit, an error, or (an error body) until it takes too long."""
-        size = 0
-        try:
-            while size < limit:
-                chunk = read_some(self._raw, min(CHUNK, limit))
-                if not chunk:
-                    self.whole = True
-                    break
-                self.chunks.append(chunk)
-                size += len(chunk)
-                if self._give_up is not None and self._monotonic() >= self._give_up:
-                    break
-        except (HTTPError, HTTPException, OSError) as error:
-            self.broken = transport_fact(
-                "read_timeout" if isinstance(error, (ReadTimeoutError, TimeoutError)) else "truncated_body"
-            )
-            # It is raised anew when the caller reads that far; the way it came to us is of no use to anybody.
-            self.cause = untraced(error)
-        if self.whole:
-            release = getattr(self._raw, "release_conn", None)
-            if callable(release):
-                release()
-
-
-def read_some(raw: Any, amount: int) -> bytes:
-    """What is there of a raw body, still encoded; an empty result is its end."""
-    if isinstance(raw, HTTPResponse):
-        # Not `read`: that waits until *amount* bytes are there.
-        return raw.read1(amount, decode_content=False) or b""
-    return raw.read(amount) or b""
-
-
-def _shorten_timeout(raw: Any, seconds: float) -> None:
-    """Give an error body a short read timeout; a stalled one must not hold up the decision.
-
-    The socket belongs to this answer until its end, and urllib3 sets the timeout anew for every request.
-    """
-    sock = getattr(getattr(raw, "connection", None), "sock", None)
-    if sock is None:
-        return
-    given = sock.gettimeout()
-    sock.settimeout(seconds if given is None else min(given, seconds))
-
-
-class _Rest(io.RawIOBase):
-    """The body after a part of it was read: that part, then the rest, or the error that ended it."""
-
-    def __init__(self, chunks: list[bytes], raw: Any, cause: Exception | None, *, whole: bool) -> None:
-        self._head = io.BytesIO(b"".join(chunks))
-        self._raw = raw
-        self._cause = cause
-        self._whole = whole
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        if size < 0:
-            return b"".join(iter(lambda: self.read1(CHUNK), b""))
-        parts = []
-        while size > 0 and (part := self.read1(size)):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-    def read1(self, size: int = CHUNK, /) -> bytes:
-        part = self._head.read(size)
-        if not part and size:
-            part = self._read_on(size)
-            if not part:
-                self.close()  # or urllib3's `stream`, which asks until its source is closed, never ends
-        return part
-
-    def _read_on(self, size: int) -> bytes:
-        if self._cause is not None:
-            cause, self._cause = self._cause, None
-            self._whole = True
-            try:
-                raise cause
-            finally:
-                del cause
-        return b"" if self._whole or self.closed else read_some(self._raw, size)
-
-    def let_go(self) -> None:
-        """Give the connection back. What was read stays, and is now all there is."""
-        if not self._whole:
-            self._whole = True
-            self._raw.close()
-            release = getattr(self._raw, "release_conn", None)
-            if callable(release):
-                release()
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self.let_go()
-
-
-def _put_back(raw: Any, rest: _Rest) -> HTTPResponse:
-    """A raw response like *raw*, from its first byte.
-
-    It keeps what others read off the original: ``_original_response`` has the cookies.
-    """
-    return HTTPResponse(
-        body=rest,
-        headers=getattr(raw, "headers", {}),
-        status=getattr(raw, "status", 0),
-        version=getattr(raw, "version", 0),
-        version_string=getattr(raw, "version_string", "HTTP/?"),
-        reason=getattr(raw, "reason", None),
-        preload_content=False,
-        decode_content=getattr(raw, "decode_content", True),
-        original_response=getattr(raw, "_original_response", None),
-        retries=getattr(raw, "retries", None),
-        enforce_content_length=False,  # it was, where the bytes were read
-    )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from gip_resilience.breaker import BreakerView, Control
 from gip_resilience.clock import SystemClock
+from gip_resilience.config import Config, Overrides
 from gip_resilience.engine import Call, Surroundings
 from gip_resilience.events import Announcer
 from gip_resilience.logs import LogObserver
 from gip_resilience.metrics import Metrics
-from gip_resilience.policy import Config, Overrides
 from gip_resilience.state import CircuitKey, MemoryStore, ScopeKey
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from gip_resilience.taxonomy import Retry, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gip_resilience.policy import Config
+    from gip_resilience.config import Config
     from gip_resilience.taxonomy import Fact
 
 K = TypeVar("K")

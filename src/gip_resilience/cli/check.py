@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gip_resilience.cli.output import CommandError, columns
-from gip_resilience.policy import CUSTOM, DEFAULTS, Config, ConfigError
+from gip_resilience.config import Config, ConfigError
+from gip_resilience.policy import CUSTOM, DEFAULTS
 
 if TYPE_CHECKING:
     import argparse

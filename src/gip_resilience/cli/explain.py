@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gip_resilience import taxonomy
 from gip_resilience._config_errors import closest
 from gip_resilience.cli.output import CommandError, columns, paragraph
-from gip_resilience.policy import CUSTOM, Config
+from gip_resilience.config import Config
+from gip_resilience.policy import CUSTOM
 from gip_resilience.taxonomy import Code, Fact, Retry, Rule, Verdict
 
 if TYPE_CHECKING:

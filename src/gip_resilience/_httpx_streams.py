@@ -1,0 +1,139 @@
+"""Response bodies of httpx and httpx2 that were begun, and how to close one for certain.
+
+Class-based iterators, not generators: callers re-iterate and close them in ways a generator gets wrong.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, Self
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+_LEFT_OVER = 64
+"""Pieces of a body that may be there without waiting for the network: more than any client's buffer holds."""
+
+
+class SyncStream(Protocol):
+    """A request or response body of a blocking client."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+
+
+class AsyncStream(Protocol):
+    """A request or response body of an awaiting client."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def aclose(self) -> None: ...
+
+
+class SyncRelay:
+    """A response body that was begun: first what was read of it, then the rest, or the error that ended it."""
+
+    def __init__(
+        self, chunks: list[bytes], rest: Iterator[bytes] | None, inner: SyncStream, cause: Exception | None
+    ) -> None:
+        self._chunks = deque(chunks)
+        self._rest = rest
+        self._inner = inner
+        self._cause = cause
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._chunks:
+            return self._chunks.popleft()
+        if self._cause is not None:
+            raise _taken(self)
+        if self._rest is None:
+            raise StopIteration
+        try:
+            return next(self._rest)
+        except StopIteration:
+            raise
+        except BaseException:
+            self.close()  # one of the packages does not close a response whose body raised
+            raise
+
+    def close(self) -> None:
+        """Close the response underneath. Idempotent. What was read stays, and is then all there is."""
+        self._rest = None
+        self._inner.close()
+
+
+class AsyncRelay:
+    """The same for an awaiting client; see `SyncRelay`."""
+
+    def __init__(
+        self,
+        chunks: list[bytes],
+        rest: AsyncIterator[bytes] | None,
+        inner: AsyncStream,
+        cause: Exception | None,
+    ) -> None:
+        self._chunks = deque(chunks)
+        self._rest = rest
+        self._inner = inner
+        self._cause = cause
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._chunks:
+            return self._chunks.popleft()
+        if self._cause is not None:
+            raise _taken(self)
+        if self._rest is None:
+            raise StopAsyncIteration
+        try:
+            return await anext(self._rest)
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the response underneath, and what iterates over it. Idempotent."""
+        await aclose_for_certain(self._inner)
+        rest, self._rest = self._rest, None
+        if isinstance(rest, AsyncGenerator):
+            await _unwind(rest)
+
+
+def _taken(relay: SyncRelay | AsyncRelay) -> Exception:
+    """The error a relay ends with, no longer held by it: or error, traceback, frame and relay form a cycle."""
+    cause, relay._cause = relay._cause, None  # noqa: SLF001
+    if cause is None:
+        raise AssertionError("no error to raise")
+    try:
+        return cause
+    finally:
+        del cause
+
+
+async def _unwind(rest: AsyncGenerator[bytes, None]) -> None:
+    """Bring the generators behind a body to their end, when it was begun and nobody reads on.
+
+    They are nested. One that is dropped is finalised by the event loop, in a task of its own and with a warning
+    under trio; and one that is closed drops the next. So the innermost is asked once more, in a scope that is
+    cancelled: what it raises ends them all. A generator that is running is another task's, and ends by itself.
+    """
+    with anyio.CancelScope(shield=True) as scope, suppress(Exception):
+        scope.cancel()
+        for _ in range(_LEFT_OVER):
+            await anext(rest)
+
+
+async def aclose_for_certain(stream: AsyncStream) -> None:
+    """Close for certain: a task that is being cancelled could not await anything otherwise (trio)."""
+    with anyio.CancelScope(shield=True):
+        await stream.aclose()
