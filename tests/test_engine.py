@@ -212,16 +212,31 @@ def test_a_retry_passes_the_store_like_any_other_request() -> None:
         ([INVALID], 1, "invalid_request is not retried"),
         ([UNAVAILABLE], 1, "model_unavailable is not retried"),
         ([OVERLOADED, INVALID], 2, "invalid_request is not retried"),
-        ([OVERLOADED, OVERLOADED, FAILED], 3, "all 3 attempts used"),
+        ([OVERLOADED, OVERLOADED, FAILED, FAILED], 4, "all 4 attempts used"),
+        ([FAILED, LOST, LOST], 3, "all 3 attempts used"),
+        ([OVERLOADED, LOST, LOST], 3, "all 2 attempts used that connection_lost allows"),
+        ([LOST, OVERLOADED, LOST], 3, "all 2 attempts used that connection_lost allows"),
         ([LOST, LOST], 2, "all 2 attempts used"),
         ([error("model_overloaded", hint=121.0)], 1, "the server asks for 121 s"),
     ],
-    ids=["overload", "server", "invalid", "unavailable", "mixed", "stricter", "lost", "hint"],
+    ids=[
+        "overload",
+        "server",
+        "invalid",
+        "unavailable",
+        "mixed",
+        "generous",
+        "turns",
+        "class",
+        "class-apart",
+        "lost",
+        "hint",
+    ],
 )
 def test_a_call_ends_when_the_policy_of_its_last_failure_says_so(
     facts: list[Fact], sends: int, reason: str
 ) -> None:
-    """The attempts of all codes are counted together."""
+    """Each class of failures has its own attempts; the call has as many as the most generous class it met."""
     world = World()
     call = world.call()
 

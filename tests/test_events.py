@@ -63,7 +63,7 @@ def _word(event: Any) -> str:
         ),
         (
             [Error("model_overloaded", retry_after=3), Error("model_server_error")],
-            ["retry 1/4 model_overloaded hint", "retry 2/3 model_server_error backoff", "success 3"],
+            ["retry 1/4 model_overloaded hint", "retry 2/4 model_server_error backoff", "success 3"],
         ),
         ([RateLimited(2)], ["retry 1/4 rate_limit_exceeded gate", "success 2"]),
         ([Close("request")], ["retry 1/2 connection_lost backoff", "success 2"]),

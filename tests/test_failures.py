@@ -158,7 +158,7 @@ def test_on_ambiguous_fail_does_not_forbid_what_was_answered(
 def test_a_lost_connection_after_an_answer_costs_its_own_attempts(
     clients: Pair, gateway: Gateway, clock: FakeClock
 ) -> None:
-    """Attempts are counted over the whole call: an overload, then two losses, is three sends and the error."""
+    """A class of failures has attempts of its own: an overload, then two losses, is three sends and the error."""
     gateway.plan = FaultPlan.script([Error("model_overloaded"), Reset("request"), Reset("request"), Ok()])
 
     with clients.mounted(gr.Resilience(clock=clock)) as mounted:
@@ -166,8 +166,12 @@ def test_a_lost_connection_after_an_answer_costs_its_own_attempts(
 
     report = gr.report(error)
     assert report is not None
-    assert [attempt.code for attempt in report.attempts] == ["model_overloaded", "connection_lost"]
-    assert len(gateway.requests) == 2
+    assert [attempt.code for attempt in report.attempts] == [
+        "model_overloaded",
+        "connection_lost",
+        "connection_lost",
+    ]
+    assert len(gateway.requests) == 3
 
 
 def test_an_answer_after_a_lost_connection_is_returned(

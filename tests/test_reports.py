@@ -124,15 +124,15 @@ def test_a_failure(clients: Pair, gateway: Gateway, brain: gr.Resilience) -> Non
 def test_a_failure_that_allows_fewer_attempts_than_were_made(
     clients: Pair, gateway: Gateway, brain: gr.Resilience
 ) -> None:
-    """Attempts count over the whole call; the reason says so where its number is the smaller one."""
+    """A class of failures has attempts of its own; the reason says so where its number is the smaller one."""
     gateway.plan = FaultPlan.script(
-        [Error("model_overloaded"), Error("model_overloaded"), Error("model_timeout")]
+        [Error("model_overloaded"), Error("model_timeout"), Error("model_timeout")]
     )
 
     with clients.mounted(brain) as mounted:
         report = mounted.post(chat_url(gateway)).report
 
-    assert report.reason == "3 attempts used, model_timeout allows 2"
+    assert report.reason == "all 2 attempts used that model_timeout allows"
 
 
 def test_a_failure_without_an_answer(clients: Pair, gateway: Gateway, brain: gr.Resilience) -> None:
@@ -199,6 +199,7 @@ def test_one_line_per_retry(
     assert lines(caplog) == [
         (logging.INFO, f"retry {where}: model_overloaded, attempt 1 of 4, waiting 0.500 s (backoff)"),
         (logging.INFO, f"retry {where}: model_overloaded, attempt 2 of 4, waiting 3.150 s (hint)"),
+        (logging.INFO, f"retry {where}: http_503, attempt 3 of 4, waiting 0.250 s (backoff)"),
     ]
 
 

@@ -120,9 +120,11 @@ class Call:
     """
 
     __slots__ = (
+        "_allowance",
         "_attempts",
         "_deadline",
         "_delays",
+        "_failures",
         "_hinted",
         "_paused",
         "_permit",
@@ -159,7 +161,9 @@ class Call:
         self._permit: Permit | None = None
         self._turned_away: Held | Refused | None = None
         self._attempts: list[Attempt] | None = None
-        self._delays: dict[str, Iterator[float]] | None = None
+        self._delays: dict[str, Iterator[float]] = {}
+        self._failures: dict[str, int] = {}
+        self._allowance = 0
         self._reason = ""
         self._paused = 0.0
         self._waited = 0.0
@@ -296,7 +300,7 @@ class Call:
                 self.key.model,
                 fact.code,
                 number,
-                policy.max_attempts,
+                self._allowance,
                 wait,
                 kind,
                 fact.maybe_executed,
@@ -316,11 +320,9 @@ class Call:
             return "the server forbids a retry"
         if policy.max_attempts == 1 or (fact.retry is Retry.IF_HINT and fact.hint is None):
             return f"{fact.code} is not retried"
-        if number > policy.max_attempts:
-            # Earlier attempts failed in a way that allows more of them than this one.
-            return f"{number} attempts used, {fact.code} allows {policy.max_attempts}"
-        if number == policy.max_attempts:
-            return f"all {policy.max_attempts} attempts used"
+        exhausted = self._exhausted(fact, policy, number)
+        if exhausted:
+            return exhausted
         if self.single:
             return "the SDK above retries"
         if fact.maybe_executed and policy.on_ambiguous == "fail":
@@ -331,11 +333,24 @@ class Call:
             return f"the server asks for {fact.hint.seconds:g} s"
         return ""
 
+    def _exhausted(self, fact: Fact, policy: ResolvedPolicy, number: int) -> str:
+        """Why no attempt is left, or an empty string.
+
+        A class of failures is allowed its own number of attempts, so that a body that breaks off once is sent
+        again also when a rate limit came before it; and the call as a whole has as many as the most generous
+        class it met, so that failures that take turns do not add up.
+        """
+        failures = self._failures[fact.policy] = self._failures.get(fact.policy, 0) + 1
+        self._allowance = max(self._allowance, policy.max_attempts)
+        if number >= self._allowance:
+            return f"all {self._allowance} attempts used"
+        if failures >= policy.max_attempts:
+            return f"all {policy.max_attempts} attempts used that {fact.code} allows"
+        return ""
+
     def _wait(self, fact: Fact, policy: ResolvedPolicy) -> tuple[float, str]:
         """Seconds to wait before the next attempt, and what kind of wait it is."""
         chance = self.world.chance
-        if self._delays is None:
-            self._delays = {}
         delays = self._delays.get(fact.code)
         if delays is None:
             delays = self._delays[fact.code] = policy.delays()

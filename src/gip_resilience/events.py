@@ -36,7 +36,7 @@ class RetryScheduled:
         model: the model, or an empty string.
         code: the code of the failure.
         attempt: number of the attempt that failed, from 1.
-        max_attempts: how many the policy of that code allows.
+        max_attempts: how many the call has, by the policies of what it met so far.
         wait: seconds until the next attempt.
         reason: what the wait is: ``backoff``, ``hint`` or ``gate``.
         maybe_executed: whether the failed attempt may have been executed all the same.
