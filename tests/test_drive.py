@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,12 @@ import pytest
 
 import gip_resilience as gr
 from facts import FAILED, HOST, LOST, MODEL, OK, OVERLOADED
-from gip_resilience.drive import adrive, drive, untraced
+from gip_resilience._recording import Recorder
+from gip_resilience.drive import adrive, drive, uncovered, untraced
 from gip_resilience.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gip_resilience.engine import Call, Refuse
     from gip_resilience.taxonomy import Fact
@@ -248,3 +250,43 @@ def test_a_failure_that_is_kept_holds_no_frames() -> None:
     assert cause.__traceback__ is None
     cause.__cause__ = kept
     assert untraced(kept) is kept
+
+
+def traced(call: Callable[[], object]) -> BaseException:
+    """The error that a call ends with, and the way it came."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("it was expected to fail")
+
+
+def modules_on_the_way(error: BaseException) -> list[str]:
+    """The modules an error came through, outermost first."""
+    return [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def test_the_callers_error_leads_to_the_callers_code() -> None:
+    """What lies between his call and his code is taken out of the traceback; the two ends stay."""
+
+    def theirs() -> Iterator[bytes]:
+        yield b"begun"
+        raise LookupError("theirs")
+
+    error = traced(lambda: list(Recorder(theirs(), 100)))
+    assert "gip_resilience._recording" in modules_on_the_way(error)
+
+    uncovered(error)
+
+    assert set(modules_on_the_way(error)) == {__name__}
+
+
+def test_an_error_of_our_own_is_not_hidden() -> None:
+    """Where the last frame is ours nothing is taken out, or nobody could find our mistake."""
+    error = traced(lambda: list(Recorder([None], 100)))  # type: ignore[list-item]
+    way = modules_on_the_way(error)
+    assert way[-1].startswith("gip_resilience.")
+
+    uncovered(error)
+
+    assert modules_on_the_way(error) == way

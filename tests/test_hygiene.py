@@ -430,7 +430,7 @@ def test_what_is_not_about_the_exchange_passes_through(
             session.post(chat(gateway))
 
         assert caught.value is error
-        assert ours_among(error) <= (3 if where == "send" else 6)
+        assert ours_among(error) <= 3
         assert not getattr(error, "__notes__", None)
         assert not store.out
         gateway.plan = FaultPlan()

@@ -22,10 +22,10 @@ from gip_resilience._answers import Question, Told, success
 from gip_resilience._config_errors import ConfigError, show
 from gip_resilience._httpx_streams import aclose_for_certain
 from gip_resilience._multipart import model_in_fields, rewinds
-from gip_resilience._recording import AsyncRecorder, Recorder, uncovered
+from gip_resilience._recording import AsyncRecorder, Recorder
 from gip_resilience._refusals import refusal_answer, refusal_message
 from gip_resilience.config import Overrides
-from gip_resilience.drive import sign, untraced
+from gip_resilience.drive import sign, uncovered, untraced
 from gip_resilience.errors import ResilienceError
 from gip_resilience.target import credential_digest, model_in_body, model_in_path
 from gip_resilience.taxonomy import transport_fact
@@ -226,7 +226,6 @@ class BasePort:
         """The fact behind an error of the client; ``None`` lets the error pass."""
         tape = self._tape
         if tape is not None and tape.source_failed:
-            uncovered(error)
             return None
         return explain(error, self._kit)
 
@@ -391,11 +390,13 @@ class SyncPort(BasePort):
         except Exception as error:
             fact = self.explain(error)
             if fact is None:
+                uncovered(error)
                 raise
             return self._failed(error, fact)
         try:
             return self._read(response)
-        except BaseException:
+        except BaseException as error:
+            uncovered(error)
             response.stream.close()
             raise
 
@@ -451,11 +452,13 @@ class AsyncPort(BasePort):
             except Exception as error:
                 fact = self.explain(error)
                 if fact is None:
+                    uncovered(error)
                     raise
                 return self._failed(error, fact)
             try:
                 return await self._read(response)
-            except BaseException:
+            except BaseException as error:
+                uncovered(error)
                 await aclose_for_certain(response.stream)
                 raise
         self.response = None

@@ -7,7 +7,7 @@ the chunks that were kept, then goes on with the source where it stopped. Past t
 sent again and the call is not retried.
 
 An error of the source itself is the caller's own: that it happened is remembered, so that nobody takes it for a
-failure of the network, and our frames are taken out of its traceback, which should lead to the caller's code.
+failure of the network.
 """
 
 from __future__ import annotations
@@ -163,12 +163,3 @@ class _AsyncPlayback:
                 raise StopAsyncIteration
         self._position += 1
         return chunk
-
-
-def uncovered(error: BaseException) -> None:
-    """Take the frames of this module out of a traceback, in place; what remains is the caller's and the client's."""
-    link = error.__traceback__
-    while link is not None:
-        while link.tb_next is not None and link.tb_next.tb_frame.f_globals.get("__name__") == __name__:
-            link.tb_next = link.tb_next.tb_next
-        link = link.tb_next

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from gip_resilience.engine import Call, Pause, Refuse, Send, story
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from gip_resilience.clock import Clock
     from gip_resilience.taxonomy import Fact
 
@@ -153,6 +155,32 @@ def untraced(failure: Exception) -> Exception:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return failure
+
+
+def uncovered(error: BaseException) -> None:
+    """Take our inner frames out of the traceback of an error that is not ours, in place.
+
+    It should lead from the caller's call to the caller's code (a body's generator, an inner transport), and what we
+    had to do in between is of no use there. Where the last frame is ours the error may be too, and nothing is
+    hidden.
+    """
+    link = error.__traceback__
+    if link is None:
+        return
+    last = link
+    while last.tb_next is not None:
+        last = last.tb_next
+    if _is_ours(last):
+        return
+    while link is not None:
+        while link.tb_next is not None and _is_ours(link.tb_next):
+            link.tb_next = link.tb_next.tb_next
+        link = link.tb_next
+
+
+def _is_ours(link: TracebackType) -> bool:
+    name: str = link.tb_frame.f_globals.get("__name__", "")
+    return name.startswith("gip_resilience.")
 
 
 def sign(failure: Exception, call: Call) -> None:

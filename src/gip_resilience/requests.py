@@ -31,10 +31,10 @@ from urllib3.util.retry import Retry
 
 from gip_resilience import errors
 from gip_resilience._answers import Noted, Question, Told, success
-from gip_resilience._recording import Recorder, pieces, uncovered
+from gip_resilience._recording import Recorder, pieces
 from gip_resilience._refusals import refusal_answer, refusal_message
 from gip_resilience._requests_bodies import CHUNK, Reading, Rest, put_back
-from gip_resilience.drive import drive, sign
+from gip_resilience.drive import drive, sign, uncovered
 from gip_resilience.errors import ResilienceError
 from gip_resilience.resilience import Resilience
 from gip_resilience.target import credential_digest, model_in_body, model_in_path
@@ -254,17 +254,18 @@ class _Port:
         except Exception as error:
             fact = self._explain(error)
             if fact is None:
+                uncovered(error)
                 raise
             return self._failed(error, fact)
         try:
             return self._read(response)
-        except BaseException:
+        except BaseException as error:
+            uncovered(error)
             response.close()
             raise
 
     def _explain(self, error: Exception) -> Fact | None:
         if self._tape is not None and self._tape.source_failed:
-            uncovered(error)
             return None
         return explain(error)
 
