@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gip_resilience.gateway import Gateway
+from gip_resilience.gateway import FaultPlan, Gateway
 from gip_resilience.testing import FakeClock
 from harness import HARNESSES, Harness
+from matrix import Pair, pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +28,23 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="module", params=HARNESSES, ids=repr)
+def clients(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Two open clients of each kind in turn, one bare and one to mount on."""
+    with pair(request.param) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Gateway]:
+    """One gateway for the module."""
+    with Gateway() as started:
+        yield started
+
+
 @pytest.fixture
-def gateway() -> Iterator[Gateway]:
-    """A local gateway that answers well until it is given a plan."""
-    with Gateway() as running:
-        yield running
+def gateway(running: Gateway) -> Gateway:
+    """A local gateway that answers well until it is given a plan, with nothing recorded."""
+    running.plan = FaultPlan()
+    running.clear()
+    return running

@@ -22,28 +22,6 @@ if TYPE_CHECKING:
     from harness import Harness, Session
 
 
-@pytest.fixture(scope="module", params=HARNESSES, ids=repr)
-def clients(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two open clients of each kind in turn."""
-    with pair(request.param) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Gateway]:
-    """One gateway for the module."""
-    with Gateway() as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(running: Gateway) -> Gateway:
-    """The gateway, well again and with nothing recorded."""
-    running.plan = FaultPlan()
-    running.clear()
-    return running
-
-
 ANSWERS: dict[str, Reply] = {
     "success": Ok(),
     "error": Error("model_overloaded"),

@@ -15,8 +15,6 @@ from harness import HARNESSES
 from matrix import Pair, chat_url, header_pairs, pair, raised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gip_resilience.testing import FakeClock
 
 ATTEMPTS = {
@@ -58,28 +56,6 @@ STATUS = {
     **dict.fromkeys(("stream_error", "stream_terminated"), 200),
 }
 """The gateway's own; nothing here may depend on it, so another one is played as well."""
-
-
-@pytest.fixture(scope="module", params=HARNESSES, ids=repr)
-def clients(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two open clients of each kind in turn."""
-    with pair(request.param) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Gateway]:
-    """One gateway for the whole table."""
-    with Gateway() as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(running: Gateway) -> Gateway:
-    """The gateway, well again and with nothing recorded."""
-    running.plan = FaultPlan()
-    running.clear()
-    return running
 
 
 def test_the_table_is_complete() -> None:

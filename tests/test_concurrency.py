@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from gip_resilience.testing import FakeClock
     from harness import Harness, Session
 
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    """One of its own for each test: what a cancelled request still does there must not reach the next."""
+    with Gateway() as started:
+        yield started
+
+
 PATIENCE = 30.0
 """Seconds after which a call that has not ended is taken to be deadlocked."""
 

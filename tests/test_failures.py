@@ -30,36 +30,14 @@ from gip_resilience.gateway import (
     Stall,
 )
 from gip_resilience.testing import FakeClock
-from harness import CHAT, HARNESSES
-from matrix import Pair, chat_url, pair, perform, raised, read_timeout
+from harness import CHAT
+from matrix import Pair, chat_url, perform, raised, read_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gip_resilience.gateway import Reply
     from harness import Harness
-
-
-@pytest.fixture(scope="module", params=HARNESSES, ids=repr)
-def clients(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two open clients of each kind in turn."""
-    with pair(request.param) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Gateway]:
-    """One gateway for the module."""
-    with Gateway() as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(running: Gateway) -> Gateway:
-    """The gateway, well again and with nothing recorded."""
-    running.plan = FaultPlan()
-    running.clear()
-    return running
 
 
 CLOSE = {"connection": "close"}

@@ -26,33 +26,11 @@ if TYPE_CHECKING:
     from harness import Session
 
 
-@pytest.fixture(scope="module", params=HARNESSES, ids=repr)
-def clients(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two open clients of each kind in turn."""
-    with pair(request.param) as both:
-        yield both
-
-
 @pytest.fixture(scope="module")
 def one() -> Iterator[Pair]:
     """Two open clients of one kind, for what does not depend on the client."""
     with pair(HARNESSES[1]) as both:
         yield both
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Gateway]:
-    """One gateway for the module."""
-    with Gateway() as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(running: Gateway) -> Gateway:
-    """The gateway, well again and with nothing recorded."""
-    running.plan = FaultPlan()
-    running.clear()
-    return running
 
 
 def evenly() -> float:

@@ -17,6 +17,7 @@ from gip_resilience.gateway import (
     Close,
     Error,
     FaultPlan,
+    Gateway,
     HalfBody,
     HalfHeaders,
     Html,
@@ -33,8 +34,16 @@ from interposed import interpose
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-    from gip_resilience.gateway import Gateway, Reply
+    from gip_resilience.gateway import Reply
     from harness import Answer, Harness, Session
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    """One of its own for each test: what a cancelled request still does there must not reach the next."""
+    with Gateway() as started:
+        yield started
+
 
 STUBBORN = gr.Config(
     policies={

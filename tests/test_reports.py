@@ -10,38 +10,13 @@ import pytest
 
 import gip_resilience as gr
 from gip_resilience.gateway import Error, FaultPlan, Gateway, Html, RateLimited, Reset, Status
-from harness import HARNESSES
-from matrix import Pair, chat_url, pair, raised
+from matrix import Pair, chat_url, raised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gip_resilience.gateway import Reply
     from gip_resilience.testing import FakeClock
 
 MODEL = "azure/openai/gpt-5-mini"
-
-
-@pytest.fixture(scope="module", params=HARNESSES, ids=repr)
-def clients(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two open clients of each kind in turn."""
-    with pair(request.param) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Gateway]:
-    """One gateway for the module."""
-    with Gateway() as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(running: Gateway) -> Gateway:
-    """The gateway, well again and with nothing recorded."""
-    running.plan = FaultPlan()
-    running.clear()
-    return running
 
 
 @pytest.fixture

@@ -8,12 +8,9 @@ import pytest
 
 import gip_resilience as gr
 from gip_resilience.gateway import Error, FaultPlan, Gateway, Ok, Status
-from harness import HARNESSES
-from matrix import Pair, chat_url, header_pairs, pair
+from matrix import Pair, chat_url, header_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gip_resilience.gateway import Reply
     from gip_resilience.testing import FakeClock
 
@@ -38,28 +35,6 @@ ATTEMPTS = {
 """Requests per status: the nine of the error page, those that other servers use, and two nobody uses."""
 
 BODIES = ("json", "html", "empty")
-
-
-@pytest.fixture(scope="module", params=HARNESSES, ids=repr)
-def clients(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two open clients of each kind in turn."""
-    with pair(request.param) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Gateway]:
-    """One gateway for the whole table."""
-    with Gateway() as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(running: Gateway) -> Gateway:
-    """The gateway, well again and with nothing recorded."""
-    running.plan = FaultPlan()
-    running.clear()
-    return running
 
 
 @pytest.mark.parametrize("body", BODIES)

@@ -47,6 +47,7 @@ from gip_resilience.policy import (
     PolicyTable,
     ResolvedPolicy,
 )
+from gip_resilience.taxonomy import DIALECTS
 
 if TYPE_CHECKING:
     import os
@@ -60,21 +61,6 @@ LIMIT = Number(above=0, optional=True)
 SHARE = Number(at_least=0, at_most=1)
 SIZE = Integer(at_least=0)
 ON_OPEN = Choice("auto", "respond", "raise", "wait")
-DIALECTS = (
-    "auto",
-    "gip",
-    "openai",
-    "anthropic",
-    "google",
-    "bedrock",
-    "azure_openai",
-    "mistral",
-    "openrouter",
-    "groq",
-    "together",
-    "vllm",
-    "litellm",
-)
 
 
 class BreakerConfig(Settings, frozen=True, kw_only=True):
