@@ -13,7 +13,7 @@ import pytest
 
 import gip_resilience as gr
 from gip_resilience import taxonomy
-from gip_resilience.cli import check, demo, explain, main, screen
+from gip_resilience.cli import check, demo, explain, main, running, screen
 from gip_resilience.cli.afternoon import DEAD, Afternoon
 from gip_resilience.cli.clients import CLIENTS, Client
 from gip_resilience.gateway import FaultPlan, Gateway, HalfBody, Html, Rule
@@ -381,7 +381,7 @@ class Shower(Afternoon):
 def test_what_mounting_changes() -> None:
     """Bare clients lose the calls that are hit (the SDK mends one by itself); mounted ones lose none."""
     shower = Shower(calls=10)
-    runs = [demo.Run(client, shower, mounted=mounted) for client in CLIENTS for mounted in (False, True)]
+    runs = [running.Run(client, shower, mounted=mounted) for client in CLIENTS for mounted in (False, True)]
     for each in runs:
         each.start()
     for each in runs:
@@ -420,8 +420,8 @@ def test_clients_that_are_not_installed_are_named() -> None:
 
 
 SCORES = [
-    demo.Score("requests", False, 10, 9, 5, 10, 1, 3, None, {}, 0.02, {}),
-    demo.Score("requests", True, 10, 9, 8, 12, 1, 4, 1, {"gate": 3.0, "hint": 1.0}, 4.2, {"budget": 1}),
+    running.Score("requests", False, 10, 9, 5, 10, 1, 3, None, {}, 0.02, {}),
+    running.Score("requests", True, 10, 9, 8, 12, 1, 4, 1, {"gate": 3.0, "hint": 1.0}, 4.2, {"budget": 1}),
 ]
 
 

@@ -22,7 +22,18 @@ ROOT = Path(gip_resilience.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # The words of the domain.
-    ("_version", "_moments", "_hint_headers", "_hint_bodies", "hints", "_shapes", "taxonomy", "dialects"),
+    (
+        "_version",
+        "_moments",
+        "_hint_headers",
+        "_hint_bodies",
+        "hints",
+        "facts",
+        "_gip",
+        "_shapes",
+        "dialects",
+        "taxonomy",
+    ),
     # Policy, the pure machines, and what is told of a call.
     ("_config_errors", "_config_fields", "_config_sources", "_waits", "policy", "config"),
     ("breaker", "gate", "budget", "_report", "errors", "events", "metrics", "clock"),
@@ -51,6 +62,8 @@ PURE = (
     "_hint_headers",
     "_hint_bodies",
     "hints",
+    "facts",
+    "_gip",
     "_shapes",
     "taxonomy",
     "dialects",

@@ -15,6 +15,7 @@ from gip_resilience._version import __version__
 
 if TYPE_CHECKING:
     from gip_resilience import hints
+    from gip_resilience._gip import Code
     from gip_resilience._report import Attempt, CallReport, report
     from gip_resilience.clock import Clock, SystemClock
     from gip_resilience.config import (
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
         RateLimitedError,
         ResilienceError,
     )
+    from gip_resilience.facts import Category, Fact, Retry, Scope, Verdict
     from gip_resilience.hints import Hint
     from gip_resilience.mounting import mount, unmount
     from gip_resilience.policy import Policy
     from gip_resilience.resilience import Resilience
     from gip_resilience.state import MemoryStore
-    from gip_resilience.taxonomy import Category, Code, Fact, Retry, Scope, Verdict, classify
+    from gip_resilience.taxonomy import classify
 
 __all__ = [
     "Attempt",
@@ -74,6 +76,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "_gip": ("Code",),
     "_report": ("Attempt", "CallReport", "report"),
     "clock": ("Clock", "SystemClock"),
     "config": (
@@ -86,12 +89,13 @@ _HOMES = {
         "Overrides",
     ),
     "errors": ("CircuitOpenError", "DeadlineExceededError", "RateLimitedError", "ResilienceError"),
+    "facts": ("Category", "Fact", "Retry", "Scope", "Verdict"),
     "hints": ("Hint", "hints"),
     "mounting": ("mount", "unmount"),
     "policy": ("Policy",),
     "resilience": ("Resilience",),
     "state": ("MemoryStore",),
-    "taxonomy": ("Category", "Code", "Fact", "Retry", "Scope", "Verdict", "classify"),
+    "taxonomy": ("classify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

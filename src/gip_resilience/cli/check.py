@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gip_resilience.cli.output import CommandError, columns
-from gip_resilience.config import Config, ConfigError
+from gip_resilience.cli.explain import find
+from gip_resilience.cli.output import columns
+from gip_resilience.cli.settings import load
+from gip_resilience.config import Config
 from gip_resilience.policy import CUSTOM, DEFAULTS
 
 if TYPE_CHECKING:
@@ -26,20 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
     if found:
         print(columns((f"  {name}", f"= {value}", f"(default: {default})") for name, value, default in found))
     return 0
-
-
-def load(path: str) -> Config:
-    """The configuration in a file.
-
-    Raises:
-        CommandError: it cannot be read, or something in it is wrong.
-    """
-    try:
-        return Config.load(path)
-    except ConfigError as problem:
-        raise CommandError(str(problem)) from None
-    except OSError as problem:
-        raise CommandError(f"{path}: {problem.strerror or problem}") from None
 
 
 def differences(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -71,8 +59,6 @@ def _without(config: Config, key: str) -> Config:
 
 def policy_class(key: str) -> str:
     """The policy class of a key of ``policies``: itself, or the class its code is in."""
-    from gip_resilience.cli.explain import find
-
     if key in DEFAULTS:
         return key
     found = find(key)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gip_resilience import taxonomy
 from gip_resilience._config_errors import closest
 from gip_resilience.cli.output import CommandError, columns, paragraph
+from gip_resilience.cli.settings import load
 from gip_resilience.config import Config
 from gip_resilience.policy import CUSTOM
 from gip_resilience.taxonomy import Code, Fact, Retry, Rule, Verdict
@@ -109,8 +110,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from gip_resilience.cli.check import load
-
     config = load(arguments.config) if arguments.config else Config()
     if arguments.name is None or arguments.markdown:
         print(markdown(config) if arguments.markdown else overview(config))

@@ -19,7 +19,7 @@ from gip_resilience.cli.output import columns, paragraph, seconds
 if TYPE_CHECKING:
     from gip_resilience.cli.afternoon import Afternoon
     from gip_resilience.cli.clients import Client
-    from gip_resilience.cli.demo import Run, Score
+    from gip_resilience.cli.running import Run, Score
 
 Look = Callable[[], None]
 """Shows how far the runs are."""

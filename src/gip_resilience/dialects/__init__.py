@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from gip_resilience._gip import GIP
 from gip_resilience._shapes import Found, clean, is_status, pairs
 from gip_resilience.dialects.statuses import (
     UNNAMED,
@@ -23,11 +24,11 @@ from gip_resilience.dialects.statuses import (
     by_status,
 )
 from gip_resilience.dialects.tables import ALIASES, CODES, STATUSES
-from gip_resilience.taxonomy import GIP, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from gip_resilience.facts import Rule
     from gip_resilience.hints import Headers
 
 _OPENAI_SHAPED: Final = ("gip", "openai", "groq", "together", "litellm", "azure_openai", "anthropic")

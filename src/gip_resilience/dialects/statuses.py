@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from gip_resilience.taxonomy import Category, Retry, Rule, Scope, Verdict
+from gip_resilience.facts import Category, Retry, Rule, Scope, Verdict
 
 
 def _refused(category: Category, scope: Scope = Scope.REQUEST, host: Verdict = Verdict.SUCCESS) -> Rule:

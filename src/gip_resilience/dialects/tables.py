@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gip_resilience.taxonomy import Category, Retry, Rule, Scope, Verdict
+from gip_resilience.facts import Category, Retry, Rule, Scope, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
