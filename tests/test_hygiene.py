@@ -413,6 +413,15 @@ def ours_among(error: BaseException) -> int:
     return count
 
 
+def raised_in(error: BaseException) -> str:
+    """The function an error was raised in."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_name
+
+
 @pytest.mark.parametrize(
     ("harness", "kind", "where"),
     # While requests reads a body, an OSError is how the connection's own failure looks.
@@ -440,6 +449,7 @@ def test_what_is_not_about_the_exchange_passes_through(
 
         assert caught.value is error
         assert ours_among(error) <= 3
+        assert raised_in(error) == "_act"
         assert not getattr(error, "__notes__", None)
         assert not store.out
         gateway.plan = FaultPlan()

@@ -340,9 +340,11 @@ class Reading:
     def broke(self, error: Exception) -> bool:
         """The body ended in an error; whether that is the client's own, and so a failed exchange."""
         self.broken = self._port.explain(error)
+        if self.broken is None:
+            return False
         # It is raised anew when the caller reads that far; the way it came to us is of no use to anybody.
         self.cause = untraced(error)
-        return self.broken is not None
+        return True
 
     def impatience(self) -> AbstractContextManager[None]:
         """Read an error body with a short timeout of its own; a stalled one must not hold up the decision.
