@@ -56,6 +56,7 @@ from gip_resilience.gateway import (
     Stall,
     Status,
     WrongType,
+    connections,
     server,
 )
 from gip_resilience.gateway.answers import STATUS_OF, Answer, Parts, gzipped, pattern
@@ -298,7 +299,7 @@ def test_what_was_sent_before_a_reset_arrives() -> None:
 
 def test_a_close_does_not_wait_for_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is told at once, however long the gateway lingers for its last bytes."""
-    monkeypatch.setattr(server, "_LINGER", 60.0)
+    monkeypatch.setattr(connections, "_LINGER", 60.0)
     with Gateway(FaultPlan.always(Close())) as gateway:
         assert ask(gateway, GET_BYTES) == (b"", "fin")
 
@@ -896,7 +897,7 @@ def test_malformed_requests_are_answered_and_closed(gateway: Gateway, data: byte
 
 def test_a_refused_client_may_go_on_sending(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """What still comes after a refusal is read and thrown away: a reset would overtake the answer."""
-    monkeypatch.setattr(server, "_LINGER", 60.0)
+    monkeypatch.setattr(connections, "_LINGER", 60.0)
     with closing(dial(gateway)) as client:
         client.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
         until(partial(_has_seen, gateway, 1))
@@ -1259,8 +1260,8 @@ def test_a_port_can_be_asked_for() -> None:
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the limit an idle connection makes room; when all are busy a newcomer waits in the backlog."""
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(server, "_IDLE", 0.01)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(connections, "_IDLE", 0.01)
     stall = get("/echo", method="POST")
     with Gateway(FaultPlan.always(Stall(), path="/echo")) as gateway, ExitStack() as clients:
 
@@ -1306,7 +1307,7 @@ def test_a_long_body_does_not_stop_the_others() -> None:
                 turns += 1
                 await asyncio.sleep(0)
 
-        connection = server._Connection(cast(Any, None), 1)
+        connection = connections._Connection(cast(Any, None), 1)
         connection._transport = Sink()
         rival = asyncio.create_task(other())
         assert await connection._perform(iter([Write(b"x")] * 100))
@@ -1338,7 +1339,7 @@ def test_a_client_that_leaves_is_not_waited_for(gateway: Gateway) -> None:
     )
     for number in range(1, 6):
         with closing(dial(gateway)) as client:
-            server._reset_on_close(client)
+            connections._reset_on_close(client)
             client.sendall(GET_BYTES)
             until(partial(_has_seen, gateway, number))
     assert ask(gateway, GET_AND_CLOSE)[0].endswith(BODY)
