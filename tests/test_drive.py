@@ -18,7 +18,8 @@ from gip_resilience.testing import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gip_resilience.engine import Call, Refuse
+    from gip_resilience.effects import Refuse
+    from gip_resilience.engine import Call
     from gip_resilience.taxonomy import Fact
 
 

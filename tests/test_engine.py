@@ -28,7 +28,8 @@ from facts import (
 from gip_resilience.breaker import Breaker, State, Transition
 from gip_resilience.budget import Budget
 from gip_resilience.config import BudgetConfig, Config, GateConfig
-from gip_resilience.engine import Call, Deliver, Pause, Refuse, Send, Surroundings, story
+from gip_resilience.effects import Deliver, Pause, Refuse, Send
+from gip_resilience.engine import Call, Surroundings, story
 from gip_resilience.events import Announcer
 from gip_resilience.gate import Gate, Held
 from gip_resilience.metrics import Metrics
@@ -391,6 +392,15 @@ def test_who_is_only_late_to_the_news_waits_without_paying() -> None:
 
     assert played(world, world.call(), limited(), OK)[-1] == "deliver"
     assert world.costs == []
+
+
+def test_without_a_gate_every_retry_of_a_rate_limit_is_paid_for() -> None:
+    """Nobody holds such a call, so nothing but the budget bounds what it sends."""
+    world = World(reports=[Reported(gate_wait=3.0, gate_news=False)])
+
+    played(world, world.call(Config(gate=GateConfig(mode="off"))), limited(), OK)
+
+    assert world.costs == [1.0]
 
 
 def test_waiting_at_the_gate_costs_nothing() -> None:

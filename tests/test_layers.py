@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # Policy, the pure machines, and what is told of a call.
     ("_config_errors", "_config_fields", "_config_sources", "_waits", "policy", "config"),
-    ("breaker", "gate", "budget", "_report", "errors", "events", "metrics", "clock"),
+    ("breaker", "gate", "budget", "_report", "errors", "events", "effects", "metrics", "clock"),
     # What is read off requests and answers, the same for every client; what listens.
     ("target", "_bodies", "_recording", "_multipart", "_answers", "logs"),
     ("state",),
@@ -85,6 +85,7 @@ PURE = (
     "_recording",
     "_answers",
     "_refusals",
+    "effects",
     "engine",
 )
 """What decides: time and chance come in as arguments."""

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from gip_resilience._recording import Tape
     from gip_resilience.clock import Clock
     from gip_resilience.config import Config
-    from gip_resilience.engine import Call, Refuse
+    from gip_resilience.effects import Refuse
+    from gip_resilience.engine import Call
     from gip_resilience.resilience import Resilience
     from gip_resilience.taxonomy import Fact
 

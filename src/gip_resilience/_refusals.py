@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from gip_resilience.engine import Refuse
+    from gip_resilience.effects import Refuse
 
 MARK = "x-gip-resilience"
 """Header on every answer we made ourselves, so that nobody takes it for the server's."""

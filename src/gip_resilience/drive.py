@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from gip_resilience.engine import Call, Pause, Refuse, Send, story
+from gip_resilience.effects import Pause, Refuse, Send
+from gip_resilience.engine import Call, story
 
 if TYPE_CHECKING:
     from types import TracebackType

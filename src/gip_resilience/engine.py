@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gip_resilience._report import Attempt, CallReport
 from gip_resilience.breaker import State
+from gip_resilience.effects import DELIVER, Deliver, Effect, Pause, Refuse, Send
 from gip_resilience.events import CallEnded, CircuitChanged, GateWaited, RetryScheduled
 from gip_resilience.gate import Held
 from gip_resilience.state import Permit, Refused
@@ -46,46 +47,6 @@ HINT_JITTER_CAP = 1.0
 
 SHORTEST_TIMEOUT = 0.001
 """Seconds; the clients take 0 or less for an error of the caller's (``ValueError``), not for a timeout."""
-
-
-class Send(NamedTuple):
-    """Send the request; answer with the `Fact`. ``timeout`` is what is left of the deadline, in seconds."""
-
-    timeout: float | None
-
-
-class Pause(NamedTuple):
-    """Give back the connection, wait ``seconds``, answer with nothing."""
-
-    seconds: float
-
-
-class Deliver(NamedTuple):
-    """Hand up what came last: return the answer, or raise the error. The call is over."""
-
-
-class Refuse(NamedTuple):
-    """Hand up a refusal of our own. The call is over.
-
-    Attributes:
-        kind: ``circuit_open``, ``rate_limited`` or ``deadline``.
-        host: whom the call was for.
-        model: the model, or an empty string.
-        retry_after: seconds after which it makes sense to try again; ``None`` when nobody knows.
-        respond: answer with a response in the gateway's error shape instead of raising.
-    """
-
-    kind: str
-    host: str
-    model: str
-    retry_after: float | None
-    respond: bool
-
-
-Effect = Send | Pause | Deliver | Refuse
-Script = "Generator[Effect, Fact | None, None]"
-
-DELIVER = Deliver()
 
 
 class Surroundings(NamedTuple):
@@ -285,14 +246,15 @@ class Call:
         if reason:
             return self._stop(reason)
         wait, kind = self._wait(fact, policy)
-        if gate_wait > wait and self.config.gate.mode != "off":
+        gated = self.config.gate.mode != "off"
+        if gated and gate_wait > wait:
             wait, kind = gate_wait, "gate"
         if open_for > wait:
             return self._stop("circuit open")
         too_late = self._too_late(now, wait)
         if too_late:
             return self._stop(too_late)
-        if not self._afford(fact, policy, now, free=not gate_news):
+        if not self._afford(fact, policy, now, free=gated and not gate_news):
             return self._stop("retry budget exhausted")
         self.world.announcer.tell(
             RetryScheduled(

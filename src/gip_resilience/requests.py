@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from requests import PreparedRequest
 
     from gip_resilience._recording import Tape
-    from gip_resilience.engine import Call, Refuse
+    from gip_resilience.effects import Refuse
+    from gip_resilience.engine import Call
     from gip_resilience.taxonomy import Fact
 
 __all__ = ["CircuitOpenError", "DeadlineExceededError", "RateLimitedError", "ResilientAdapter"]
