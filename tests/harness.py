@@ -67,6 +67,9 @@ class Harness:
 class Session:
     """An open client."""
 
+    portal: Any = None
+    """Runs coroutine functions in the client's event loop; only an awaiting client has one."""
+
     def __init__(self, harness: Harness, client: Any) -> None:
         self.harness = harness
         self.client = client
@@ -192,7 +195,6 @@ class AsyncSession(Session):
         super().__init__(harness, client)
         self._stack = contextlib.ExitStack()
         self.portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal(backend or "asyncio"))
-        """Runs coroutine functions in the client's event loop."""
 
     def request(self, method: str, url: str, **options: Any) -> Answer:
         async def send() -> Any:

@@ -72,7 +72,7 @@ def perform(session: Session, make: Callable[[], Any]) -> Any:
     async def awaited() -> Any:
         return await make()
 
-    return session.portal.call(awaited)  # type: ignore[attr-defined]  # only awaiting sessions have one
+    return session.portal.call(awaited)
 
 
 def raised(make: Callable[[], Any]) -> BaseException:

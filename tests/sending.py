@@ -38,4 +38,4 @@ def read_pieces(
                 keep(piece)
         return response
 
-    return session.portal.call(read)  # type: ignore[attr-defined]
+    return session.portal.call(read)

@@ -18,8 +18,9 @@ import pytest
 import zstandard
 
 import gip_resilience as gr
+from gip_resilience._answers import Question
 from gip_resilience.clock import SystemClock
-from gip_resilience.gateway import FaultPlan, Gateway, Raw, Status
+from gip_resilience.gateway import FaultPlan, Gateway, Huge, Raw, Status
 from harness import CHAT
 from loopback import Loopback
 from sending import open_session, read_pieces
@@ -249,7 +250,7 @@ def _status_of(session: Session, url: str) -> tuple[int, gr.CallReport]:
             async with session.client.stream("POST", url, **options) as response:
                 return response
 
-        response = session.portal.call(send)  # type: ignore[attr-defined]
+        response = session.portal.call(send)
     report = gr.report(response)
     assert report is not None
     return response.status_code, report
@@ -424,3 +425,27 @@ def test_an_error_body_in_the_wrong_encoding(
             assert len(gateway.requests) == 4
         read_pieces(mounted, "POST", url, received.append, json=CHAT)
     assert b"".join(received) == body
+
+
+def test_how_much_of_an_error_body_is_held(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit, and no byte more where we say how much is read; httpx hands out pieces of its own size.
+
+    There the piece that crosses the limit is held too: it has left the network, and the caller must get it.
+    """
+    held: list[int] = []
+    judge = Question.judge
+
+    def weighed(self: Question, pairs: Any, raw: bytes, *rest: Any, **options: Any) -> Any:
+        held.append(len(raw))
+        return judge(self, pairs, raw, *rest, **options)
+
+    monkeypatch.setattr(Question, "judge", weighed)
+    limit = gr.Config().body.error_limit
+    with (
+        Gateway(FaultPlan.always(Huge(4 * MIB, status=400))) as gateway,
+        open_session(harness, gr.Resilience()) as session,
+    ):
+        assert len(session.post(gateway.base_url + "/chat/completions").content) == 4 * MIB
+
+    assert len(held) == 1
+    assert limit <= held[0] <= (limit if harness.name == "requests" else 2 * limit - 1)

@@ -65,7 +65,7 @@ class Crowd:
             async def send() -> int:
                 return int((await client.post(self._url, json=chat, timeout=PATIENCE)).status_code)
 
-            return self._session.portal.start_task_soon(send)  # type: ignore[attr-defined, no-any-return]
+            return self._session.portal.start_task_soon(send)
         return self._threads.submit(lambda: client.post(self._url, json=chat, timeout=PATIENCE).status_code)
 
     def close(self) -> None:
@@ -385,7 +385,7 @@ def test_counts_add_up_whoever_calls(clock: FakeClock) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             calls = [pool.submit(shout, number) for number in range(8)]
-            calls += [loop.portal.start_task_soon(choir, loop.client) for loop in loops]  # type: ignore[attr-defined]
+            calls += [loop.portal.start_task_soon(choir, loop.client) for loop in loops]
             for call in calls:
                 call.result(2 * PATIENCE)
         seen = gateway.requests

@@ -250,7 +250,7 @@ def _closed_unread(session: Session, url: str) -> int:
         async with client.stream("POST", url, json=CHAT) as response:
             return int(response.status_code)
 
-    return int(session.portal.call(send))  # type: ignore[attr-defined]
+    return int(session.portal.call(send))
 
 
 def _in_its_thread(session: Session, function: Callable[[], Any]) -> Any:
@@ -335,7 +335,7 @@ def test_a_call_may_be_cancelled_at_any_await(
                 number += 1
             return number
 
-        assert session.portal.call(every) > 3  # type: ignore[attr-defined]
+        assert session.portal.call(every) > 3
         _in_its_thread(session, gc.collect)
 
 
@@ -363,7 +363,7 @@ def test_a_cancelled_probe_lets_the_next_one_through(
                 await stepped(session.client.post(chat(gateway), json=CHAT), scope.cancel)
             assert scope.cancelled_caught
 
-        session.portal.call(probe)  # type: ignore[attr-defined]
+        session.portal.call(probe)
 
         assert brain.breakers[host, CHAT["model"]].state == "half_open"  # type: ignore[index]
         assert brain.breakers[host, CHAT["model"]].retry_after == 0.0  # type: ignore[index]
@@ -634,7 +634,7 @@ def _fail(session: Session, url: str, times: int) -> None:
             with contextlib.suppress(Exception):
                 await session.client.post(url, json=CHAT)
 
-    session.portal.call(fail)  # type: ignore[attr-defined]
+    session.portal.call(fail)
 
 
 def _errors(garbage: list[object]) -> int:

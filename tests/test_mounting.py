@@ -187,7 +187,7 @@ def test_closing_and_entering_reach_the_transport_once(harness: Harness, brain: 
                 with session.client:
                     pass
             else:
-                session.portal.call(_enter_and_exit, session.client)  # type: ignore[attr-defined]
+                session.portal.call(_enter_and_exit, session.client)
         return log
 
     assert lives(mounted=True) == lives(mounted=False) != []
@@ -1045,7 +1045,7 @@ def test_a_stream_that_is_left_early_is_over(
             with session.client.stream("POST", url, **options) as response:
                 next(response.iter_raw())
         else:
-            session.portal.call(_leave_early, session.client, url, options)  # type: ignore[attr-defined]
+            session.portal.call(_leave_early, session.client, url, options)
             gc.collect()  # trio warns of what both libraries, bare as well, forget to close; here it is expected
         gateway.plan = FaultPlan()
         again = session.get(gateway.base_url + "/models")

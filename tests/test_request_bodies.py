@@ -470,7 +470,7 @@ def test_an_httpx_request_is_untouched(
 def send(session: Session, request: Any) -> Any:
     """Send a request the caller has made."""
     if session.harness.colour == "async":
-        return session.portal.call(session.client.send, request)  # type: ignore[attr-defined]
+        return session.portal.call(session.client.send, request)
     return session.client.send(request)
 
 

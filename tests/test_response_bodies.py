@@ -394,7 +394,7 @@ def test_an_upgrade_is_not_ours(harness: Harness, clock: FakeClock) -> None:
                 async with mounted.client.stream("GET", server.url, headers=headers) as response:
                     return response.status_code, await response.extensions["network_stream"].read(5)
 
-            assert mounted.portal.call(upgrade) == (101, b"hello")  # type: ignore[attr-defined]
+            assert mounted.portal.call(upgrade) == (101, b"hello")
     assert gr.report(response if harness.colour == "sync" else None) is None
     assert brain.metrics.snapshot().total() == 0
 

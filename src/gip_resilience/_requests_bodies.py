@@ -50,7 +50,7 @@ class Reading:
         size = 0
         try:
             while size < limit:
-                chunk = read_some(self._raw, min(CHUNK, limit))
+                chunk = read_some(self._raw, min(CHUNK, limit - size))
                 if not chunk:
                     self.whole = True
                     break
