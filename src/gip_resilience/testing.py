@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 
-from gip_resilience.gateway import FaultPlan, Gateway
+from gip_resilience.gateway import FaultPlan, Gateway, StreamOptions
 
-__all__ = ["FakeClock", "FaultPlan", "Gateway"]
+__all__ = ["FakeClock", "FaultPlan", "Gateway", "StreamOptions"]
 
 
 class FakeClock:

@@ -15,6 +15,7 @@ from gip_resilience.gateway.limits import RateLimit
 from gip_resilience.gateway.plan import FaultPlan, PlanError, Rule
 from gip_resilience.gateway.recording import Seen
 from gip_resilience.gateway.replies import (
+    BreakStream,
     Close,
     EmptyReply,
     Error,
@@ -37,8 +38,10 @@ from gip_resilience.gateway.replies import (
     WrongType,
 )
 from gip_resilience.gateway.server import Gateway, serve
+from gip_resilience.gateway.streaming import StreamOptions
 
 __all__ = [
+    "BreakStream",
     "Close",
     "EmptyReply",
     "Error",
@@ -64,6 +67,7 @@ __all__ = [
     "SlowBody",
     "Stall",
     "Status",
+    "StreamOptions",
     "WrongType",
     "serve",
 ]

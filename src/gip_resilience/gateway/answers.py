@@ -153,9 +153,14 @@ def error_answer(
     error = {
         "type": type or _TYPE_OF.get(status, "bad_request" if status < 500 else "internal_server_error"),
         "code": code,
-        "message": message or _MESSAGE_OF.get(code) or f"The request failed with {code}.",
+        "message": message or message_of(code),
     }
     return json_answer({"error": error}, status, headers, code)
+
+
+def message_of(code: str) -> str:
+    """What is told to humans about *code*."""
+    return _MESSAGE_OF.get(code) or f"The request failed with {code}."
 
 
 def codeless_answer(status: int, body: StatusBody) -> Answer:
@@ -182,7 +187,7 @@ def html_answer(status: int) -> Answer:
 def gzipped(answer: Answer) -> Answer:
     """The answer with its body compressed; each piece of a streamed body can be read when it arrives."""
     body = answer.body
-    packed = gzip.compress(body, mtime=0) if isinstance(body, bytes) else Parts(_gzip_pieces(body.pieces))
+    packed = gzip.compress(body, mtime=0) if isinstance(body, bytes) else Parts(gzip_pieces(body.pieces))
     return replace(answer.with_headers([("content-encoding", "gzip")]), body=packed)
 
 
@@ -208,11 +213,13 @@ def pattern(length: int) -> Iterator[bytes]:
         yield block[offset : offset + min(BLOCK, length - start)]
 
 
-def _gzip_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def gzip_pieces(pieces: Iterable[bytes], *, ended: bool = True) -> Iterator[bytes]:
+    """*pieces* compressed one by one, each readable when it arrives; then the end of the member, if *ended*."""
     packer = zlib.compressobj(wbits=31)
     for piece in pieces:
         yield packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
-    yield packer.flush()
+    if ended:
+        yield packer.flush()
 
 
 def _first_bytes(pieces: Iterable[bytes], count: int) -> Iterator[bytes]:

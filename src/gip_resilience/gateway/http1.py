@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of request line and headers together; beyond it the answer is 431."""
@@ -77,6 +77,11 @@ class Request:
         if not target.startswith("/") and "://" in target:
             target = "/" + target.partition("://")[2].partition("/")[2]
         return unquote(target)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The fields of the query, percent-decoded; of a name that is there twice the last one."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     @property
     def keep_alive(self) -> bool:

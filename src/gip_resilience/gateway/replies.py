@@ -11,7 +11,7 @@ In a plan file a reply is a table whose ``kind`` is the class name in snake case
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 else:
     # msgspec cannot tell bytes from text in one field, so these two are checked by hand.
     StatusBody = Payload = Any
+
+Break: TypeAlias = Literal["eof", "fin", "rst", "stall", "error", "garbled"]
+BodyFraming: TypeAlias = Literal["chunked", "close", "length"]
+ErrorShape: TypeAlias = Literal[
+    "nested",
+    "flat",
+    "list",
+    "event",
+    "event_flat",
+    "event_text",
+    "choices",
+    "openrouter",
+    "bare",
+    "anthropic",
+    "failed",
+]
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -306,6 +322,98 @@ class HalfBody(_Reply, frozen=True):
     then: Reply = Ok()
 
 
+class BreakStream(_Reply, frozen=True, kw_only=True):
+    """A stream that breaks at a chosen place in a chosen way; any other body is a stream of one event.
+
+    The place is *events* or *byte*, or by default before the first byte of the body. A place beyond the end
+    stands for the end: all is sent, and then it breaks. *char* moves the place on into a character. In the
+    middle of an event, what ``"error"`` and ``"garbled"`` put in goes on the line that was cut.
+
+    Attributes:
+        how: the way it breaks.
+
+            * ``"eof"``: in order, as if this were all: the last chunk, the close, or a length that is true.
+            * ``"fin"``: closed although more was promised: no last chunk, or a length larger than what is sent.
+              Framing by ``"close"`` promises nothing, so there it is the same as ``"eof"``.
+            * ``"rst"``, ``"stall"``: the same, but reset, or silent until the client leaves.
+            * ``"error"``: an event says that it failed; then the end, in order.
+            * ``"garbled"``: an event whose data is not JSON, under the name of the event it stands before; the
+              rest of the stream follows.
+        events: after so many whole events.
+        byte: after so many bytes of the body, before compression and chunking.
+        char: inside the first multi-byte UTF-8 character from the place on; where there is none, in the middle
+            of the body, but not before the place.
+        framing: how the end of the body is marked: ``"chunked"``, ``"close"`` (the end of the connection), or
+            ``"length"``. HTTP/1.0 has no chunks and gets ``"close"``.
+        gzip: compress the body, each event so that it can be read when it arrives. A body that is cut off
+            lacks the end of its gzip member.
+        chunk: bytes of a write, and of an HTTP chunk, wherever events begin; 0 for one per event.
+        late: seconds between the last byte of the body and the end.
+        trickle: seconds between the bytes of an endless last chunk that comes before the end; it ends after
+            about 10 seconds all the same. Only with chunks. 0 for none.
+        code: error code, recorded like that of any other answer.
+        shape: where ``"error"`` says so. All but ``"bare"`` are server-sent events:
+
+            * ``"nested"``: ``{"error": {"type", "code", "message"}}``
+            * ``"flat"``: ``{"object": "error", "type", "code", "message"}``
+            * ``"list"``: ``[{"error": …}]``
+            * ``"event"``: as ``"nested"``, named ``error``
+            * ``"event_flat"``: ``{"type": "error", "code", "message", "sequence_number"}``, named ``error``
+            * ``"event_text"``: the message as plain text, named ``error``
+            * ``"choices"``: a chunk of the stream with no choices, and the error
+            * ``"openrouter"``: a chunk with ``{"code", "message"}`` and the finish reason ``error``
+            * ``"bare"``: as ``"nested"``, but a line of JSON without ``data:``
+            * ``"anthropic"``: ``{"type": "error", "error": {"type", "message"}}``, named ``error``
+            * ``"failed"``: ``response.failed`` of the Responses API
+        message: text for humans, one line; by default one per code.
+        type: the error's ``type``, where the shape has one; by default ``overloaded_error`` for
+            ``"anthropic"``, else ``internal_server_error``.
+        done: send ``data: [DONE]`` after the error.
+        then: the answer that breaks.
+    """
+
+    how: Break = "eof"
+    events: int | None = None
+    byte: int | None = None
+    char: bool = False
+    framing: BodyFraming = "chunked"
+    gzip: bool = False
+    chunk: int = 0
+    late: float = 0.0
+    trickle: float = 0.0
+    code: str | int = "stream_error"
+    shape: ErrorShape = "nested"
+    message: str | None = None
+    type: str | None = None
+    done: bool = False
+    then: Reply = Ok()
+
+    def __post_init__(self) -> None:
+        # msgspec checks types where it decodes, but not where Python makes a value.
+        for name, value, known in (
+            ("how", self.how, get_args(Break)),
+            ("framing", self.framing, get_args(BodyFraming)),
+            ("shape", self.shape, get_args(ErrorShape)),
+        ):
+            _check(value in known, f"{name} must be one of {', '.join(known)}")
+        _check(self.events is None or self.byte is None, "events and byte are two places: give one")
+        for name, number in (
+            ("events", self.events),
+            ("byte", self.byte),
+            ("chunk", self.chunk),
+            ("late", self.late),
+        ):
+            _check(number is None or number >= 0, f"{name} must not be negative")
+        _check(self.trickle == 0 or 0.01 <= self.trickle <= 10, "trickle must be 0, or within 0.01 and 10")
+        _check(self.trickle == 0 or self.framing == "chunked", 'trickle needs framing "chunked"')
+        of_error = (self.code, self.shape, self.message, self.type, self.done)
+        _check(
+            self.how == "error" or of_error == ("stream_error", "nested", None, None, False),
+            'code, shape, message, type and done need how "error"',
+        )
+        _check(not re.search(r"[\r\n]", self.message or ""), "message must be one line")
+
+
 class Stall(_Reply, frozen=True):
     """The request is read and never answered; the connection stays open until the client leaves."""
 
@@ -352,6 +460,7 @@ Reply: TypeAlias = (
     | Close
     | HalfHeaders
     | HalfBody
+    | BreakStream
     | Stall
     | Gzip
     | WrongType

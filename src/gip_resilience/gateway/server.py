@@ -18,7 +18,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, cast
 
 from gip_resilience.gateway.answers import Answer, error_answer
-from gip_resilience.gateway.api import Api, Asked, read
+from gip_resilience.gateway.api import Api, read
+from gip_resilience.gateway.asked import Asked
 from gip_resilience.gateway.connections import Decisions, Runner
 from gip_resilience.gateway.http1 import BadRequest, Request
 from gip_resilience.gateway.plan import FaultPlan, Playback
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from gip_resilience.gateway.limits import RateLimit
     from gip_resilience.gateway.replies import Reply
+    from gip_resilience.gateway.streaming import StreamOptions
 
 HOST: Final = "127.0.0.1"
 """The only address the gateway listens on: it takes any key by default and injects faults on purpose."""
@@ -53,6 +55,7 @@ class Gateway:
         rate_limit: limit per key, announced in headers; `None` for none.
         latency: seconds before every answer.
         record_bodies: keep request bodies in `requests`.
+        streams: how streams look: sampled, cut anew, with ids, with comments; by default none of it.
         clock: monotonic seconds, for rate windows, the times of a plan and of the recording. Delays are real.
         port: TCP port; 0 lets the system choose.
     """
@@ -67,12 +70,13 @@ class Gateway:
         rate_limit: RateLimit | None = None,
         latency: float = 0.0,
         record_bodies: bool = False,
+        streams: StreamOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
         port: int = 0,
     ) -> None:
         self._redactor = Redactor(secrets.token_bytes(32))
         keys = None if api_keys is None else frozenset(map(self._redactor.digest, api_keys))
-        self._api = Api(tuple(models), keys, rate_limit, seed, self._redactor)
+        self._api = Api(tuple(models), keys, rate_limit, seed, self._redactor, streams)
         self._seed = seed
         self._latency = latency
         self._record_bodies = record_bodies

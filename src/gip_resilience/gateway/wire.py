@@ -2,8 +2,8 @@
 
 `resolve` folds a nested reply into one `Outgoing`: the answer, and what is done to it on the way.
 `operations` tells it as steps for the connection to perform. Whole answers are one write, headers and body
-together: a second small write can wait for the client's delayed acknowledgement, 40 ms on loopback. Faults of
-streams belong in `Cut` and in what `resolve` makes of the pieces.
+together: a second small write can wait for the client's delayed acknowledgement, 40 ms on loopback. What is left of
+a broken stream is made by `breaking`; how it ends is a `Cut`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gip_resilience.gateway.answers import (
     pattern,
     reason_of,
 )
+from gip_resilience.gateway.breaking import broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 GARBAGE: Final = bytes(range(0x80, 0x100)) + b"\r\n\r\n"
 NOT_A_CHUNK: Final = b"not a chunk size\r\n"
+
+LONGEST_TRICKLE: Final = 10.0
+"""Seconds after which even an endless last chunk ends."""
+
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 
 End: TypeAlias = Literal["fin", "rst", "stall"]
 
@@ -65,14 +71,19 @@ class Cut:
     """Where an answer breaks off, and how.
 
     Attributes:
-        where: before its first byte, in the middle of its head, after its head, or in the middle of its body.
-        how: what happens to the connection.
+        where: before its first byte, in the middle of its head, after its head, in the middle of its body, or
+            at its end, where the framing would mark it.
+        how: what happens to the connection; `None` at an end in order.
         rubbish: sent after the last good byte.
+        late: seconds before the end.
+        trickle: seconds between the bytes of the extension of a last chunk that hardly ends; 0 for none.
     """
 
-    where: Literal["start", "head", "headers", "body"]
-    how: End
+    where: Literal["start", "head", "headers", "body", "end"]
+    how: End | None
     rubbish: bytes = b""
+    late: float = 0.0
+    trickle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,8 @@ def resolve(reply: replies.Reply, backend: Backend) -> Outgoing:
             return _cut(resolve(then, backend), "head", how)
         case replies.HalfBody(how, then):
             return _halve(resolve(then, backend), how)
+        case replies.BreakStream(then=then):
+            return _break(resolve(then, backend), reply)
         case replies.Gzip(then):
             return _change(resolve(then, backend), gzipped)
         case replies.WrongType(content_type, then):
@@ -160,9 +173,10 @@ def operations(outgoing: Outgoing, request: Request) -> Iterator[Operation]:
     if outgoing.raw:
         yield Write(outgoing.raw)
     cut = outgoing.cut
+    how = None if cut is None else cut.how
     answer = outgoing.answer
     if answer is None or (cut is not None and cut.where == "start"):
-        yield Finish(cut.how if cut is not None else "fin")
+        yield Finish(how or "fin")
         return
     framing = _framing(answer, request)
     head = _head(answer, framing, request)
@@ -173,8 +187,8 @@ def operations(outgoing: Outgoing, request: Request) -> Iterator[Operation]:
         yield Write(head)
     else:
         yield from _message(head, answer.body, framing, outgoing.pace, cut)
-    if cut is not None:
-        yield Finish(cut.how)
+    if how is not None:
+        yield Finish(how)
     elif framing == "close" or not request.keep_alive:
         yield Finish()
 
@@ -244,6 +258,16 @@ def _halve(outgoing: Outgoing, how: str) -> Outgoing:
             raise ValueError(f"unknown way to halve a body: {how!r}")
 
 
+def _break(outgoing: Outgoing, fault: replies.BreakStream) -> Outgoing:
+    if outgoing.answer is None:
+        return outgoing
+    how = fault.how if fault.how in ("fin", "rst", "stall") else None
+    cut = Cut("end", how, late=fault.late, trickle=fault.trickle)
+    _, interval = outgoing.pace or (0, 0.0)
+    pace = (fault.chunk, interval) if fault.chunk else outgoing.pace
+    return replace(outgoing, answer=broken(outgoing.answer, fault), cut=cut, pace=pace)
+
+
 def _bodiless(answer: Answer, request: Request) -> bool:
     return request.method == "HEAD" or answer.status in (204, 304)
 
@@ -281,11 +305,13 @@ def _message(
     pace: tuple[int, float] | None,
     cut: Cut | None,
 ) -> Iterator[Operation]:
-    """Head and body; where the body is cut, its first half."""
-    if cut is not None:
+    """Head and body; where the body is cut, its first half; then what marks its end, or stands there instead."""
+    cut = cut or Cut("end", None)
+    if cut.where == "body":
         body = half(body)
-    tail = cut.rubbish if cut is not None else b"0\r\n\r\n" if framing == "chunked" else b""
-    frame = _chunk if framing == "chunked" else bytes
+    frame, tail = (_chunk, _LAST_CHUNK) if framing == "chunked" else (bytes, b"")
+    if cut.how is not None:
+        tail = cut.rubbish
     if isinstance(body, bytes) and pace is None:
         yield Write(head + frame(body) + tail)
         return
@@ -297,6 +323,14 @@ def _message(
             yield Pause(interval)
         if piece:
             yield Write(frame(piece))
+    if cut.late:
+        yield Pause(cut.late)
+    if cut.trickle and framing == "chunked":
+        yield Write(b"0;")
+        for _ in range(int(LONGEST_TRICKLE / cut.trickle)):
+            yield Pause(cut.trickle)
+            yield Write(b"x")
+        tail = tail[1:]  # the 0 was sent
     if tail:
         yield Write(tail)
 
