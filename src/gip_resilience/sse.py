@@ -1,0 +1,267 @@
+"""The event-stream format (WHATWG HTML 9.2.5, 9.2.6) as pure machines: bytes in, events out, nothing waits.
+
+Two of them, one on top of the other::
+
+    bytes ──► EventSplitter ──► blocks ──► parse ──► Block ──► SSEDecoder ──► ServerSentEvent
+              finds boundaries             undecoded           text, and what persists from event to event
+
+Who only forwards a stream needs the splitter and, for a look inside, `parse`: no byte is changed or decoded, and the
+blocks joined are what came in. Who consumes one needs the decoder.
+
+What the format asks for, and many parsers miss: a line ends with CRLF, LF or CR and with nothing else; bytes that
+are no UTF-8 become U+FFFD and never an error; a blank line without data before it is no event, yet it commits the
+id; what has no blank line when the connection ends is thrown away.
+
+Every machine takes time linear in what it is fed, however it is cut, and holds at most one unfinished event. None
+is thread-safe: each belongs to one connection.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import NamedTuple
+
+from gip_resilience.errors import ResilienceError
+
+__all__ = [
+    "BOM",
+    "MAX_EVENT",
+    "Block",
+    "EventSplitter",
+    "EventTooLargeError",
+    "SSEDecoder",
+    "ServerSentEvent",
+    "parse",
+]
+
+MAX_EVENT = 16 * 1024 * 1024
+"""Bytes of one event, with its line ends. A picture comes as one line of base64, and 10 MB of it have been seen; a
+stream that goes on without a blank line must not fill the memory."""
+
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark: at the very start of a connection it is not part of the first line."""
+
+_MAX_RETRY_DIGITS = 18
+"""Digits of a ``retry`` field that is believed: what fits 64 bits. `int` refuses some thousands of them, and a
+float overflows before that."""
+
+# A CR never leaves its LF behind, or CRLF would be two line ends. Only at the end of what has come can the LF of
+# the second line end be missing: the event is complete without it.
+_BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?)")
+
+_LINE = re.compile(rb"[^\r\n]+")
+
+
+class EventTooLargeError(ResilienceError, ValueError):
+    """One event of a stream is longer than the machine was told to accept; the message names the limit in bytes.
+
+    The call that raises it has taken nothing of its argument: the machine is as it was before.
+    """
+
+
+class ServerSentEvent(NamedTuple):
+    """One event, as a browser would dispatch it.
+
+    Attributes:
+        event: its type.
+        data: its data lines, joined with LF.
+        id: the last event id at that moment, which an earlier event may have set; empty when there is none.
+        retry: the reconnection time this event's own block has set, in milliseconds.
+    """
+
+    event: str = "message"
+    data: str = ""
+    id: str = ""
+    retry: int | None = None
+
+
+class Block(NamedTuple):
+    """The fields of one block, undecoded.
+
+    Attributes:
+        event: the last ``event`` field; empty when there is none.
+        data: the ``data`` fields, joined with LF; ``None`` when there is none, and then the block is no event.
+        id: the last valid ``id`` field; ``None`` when there is none. An empty one resets the last event id.
+        retry: the last valid ``retry`` field, in milliseconds.
+    """
+
+    event: bytes
+    data: bytes | None
+    id: bytes | None
+    retry: int | None
+
+
+class EventSplitter:
+    """Cuts the bytes of one connection into blocks, each with the blank line that ends it.
+
+    At any moment the blocks handed out, joined, and `pending` are what was fed. A block may consist of line ends
+    alone, and a byte order mark stays where it is.
+
+    A CR that ends a chunk may be half of a CRLF. The block is handed out without waiting for the LF, which then
+    begins the next block; `parse` passes over it.
+
+    Args:
+        max_event: how long a block may be, in bytes.
+    """
+
+    __slots__ = ("_max_event", "_pending")
+
+    def __init__(self, *, max_event: int = MAX_EVENT) -> None:
+        self._max_event = max_event
+        self._pending = bytearray()
+
+    @property
+    def pending(self) -> bytes:
+        """A copy of the block that has not ended yet."""
+        return bytes(self._pending)
+
+    @property
+    def size(self) -> int:
+        """The length of `pending`, without copying it."""
+        return len(self._pending)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes of the connection, and return the blocks that end in them.
+
+        Raises:
+            EventTooLargeError: a block is too long. Nothing of *data* was taken, not even the blocks before it.
+        """
+        pending = self._pending
+        held = len(pending)
+        pending += data
+        # What was held has been searched, but its last byte may end the line before the blank one.
+        ends = _block_ends(pending, max(held - 1, 0))
+        if len(pending) > self._max_event:
+            for start, end in pairwise((0, *ends, len(pending))):
+                if end - start > self._max_event:
+                    del pending[held:]
+                    raise EventTooLargeError(f"an event is longer than {self._max_event} bytes")
+        if not ends:
+            return []
+        text = bytes(pending) if held else data
+        blocks, start = [], 0
+        for end in ends:
+            blocks.append(text[start:end])
+            start = end
+        del pending[:start]
+        return blocks
+
+
+def _block_ends(text: bytearray, scan: int) -> list[int]:
+    """Find where blocks end in *text*; no blank line begins before *scan*."""
+    if text.find(b"\r", scan) >= 0:
+        return [match.end() for match in _BLANK_LINE.finditer(text, scan)]
+    # Nearly every stream has LF alone, and finding that takes a third of the time.
+    ends = []
+    while (scan := text.find(b"\n\n", scan) + 2) > 1:
+        ends.append(scan)
+    return ends
+
+
+def parse(block: bytes) -> Block:
+    """Read the fields of one block.
+
+    Any bytes have a meaning: there is no error. The first block of a connection may begin with a byte order mark,
+    which the caller takes off (``block.removeprefix(BOM)``); here it would be part of the first field's name.
+
+    Args:
+        block: what `EventSplitter` hands out; line ends in front of the first field are passed over.
+    """
+    # Nearly every block is one data line, with or without an event line before it. The one byte after its LF is the
+    # blank line's: no field is so short.
+    start = block.find(b"\n") + 1 if block.startswith(b"event: ") else 0
+    if (
+        block.startswith(b"data: ", start)
+        and block.find(b"\n", start) == len(block) - 2
+        and b"\r" not in block
+    ):
+        return Block(block[7 : start - 1] if start else b"", block[start + 6 : -2], None, None)
+    return _parse_lines(block)
+
+
+def _parse_lines(block: bytes) -> Block:
+    event = b""
+    data = bytearray()  # a list of lines, were they very short, would take many times the block
+    last_id = retry = None
+    for match in _LINE.finditer(block):
+        name, _, value = match[0].partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data += value
+            data += b"\n"
+        elif name == b"event":
+            event = value
+        elif name == b"id":
+            if b"\0" not in value:
+                last_id = value
+        elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+            retry = int(value)
+    return Block(event, bytes(data[:-1]) if data else None, last_id, retry)
+
+
+class SSEDecoder:
+    """Decodes the events of a stream, over as many connections as it takes.
+
+    Args:
+        max_event: how long an event may be, in bytes with its line ends.
+        last_event_id: the id to begin with, from an earlier stream.
+
+    Attributes:
+        last_event_id: what to send as ``Last-Event-ID`` (UTF-8) to go on after the last event; send none when it
+            is empty. A blank line commits it, also that of a block without data.
+        retry: the reconnection time the stream has set, in milliseconds; ``None`` while it has not.
+    """
+
+    __slots__ = ("_at_start", "_max_event", "_splitter", "last_event_id", "retry")
+
+    def __init__(self, *, max_event: int = MAX_EVENT, last_event_id: str = "") -> None:
+        self.last_event_id = last_event_id
+        self.retry: int | None = None
+        self._max_event = max_event
+        self._connect()
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes of the connection, and return the events that end in them.
+
+        Raises:
+            EventTooLargeError: an event is too long. Nothing of *data* was taken, not even the events before it.
+        """
+        events = []
+        for raw in self._splitter.feed(data):
+            block = self._parse(raw)
+            if block.id is not None:
+                self.last_event_id = _text(block.id)
+            if block.data is not None:
+                event = _text(block.event) or "message"
+                events.append(ServerSentEvent(event, _text(block.data), self.last_event_id, block.retry))
+        return events
+
+    def finish(self) -> list[ServerSentEvent]:
+        """End the connection, and be ready for the next one.
+
+        Returns:
+            Nothing, ever: an event that has not ended is thrown away, and its id with it. (A ``retry`` counts from
+            its own line on, so one of the unfinished event is kept.)
+        """
+        rest = self._splitter.pending
+        self._parse(rest[: max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1])
+        self._connect()
+        return []
+
+    def _connect(self) -> None:
+        self._splitter = EventSplitter(max_event=self._max_event)
+        self._at_start = True
+
+    def _parse(self, raw: bytes) -> Block:
+        if self._at_start:
+            self._at_start = False
+            raw = raw.removeprefix(BOM)
+        block = parse(raw)
+        if block.retry is not None:
+            self.retry = block.retry
+        return block
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
