@@ -246,6 +246,7 @@ def test_every_setting_is_compared() -> None:
         gate=gr.GateConfig(spread=9),
         budget=gr.BudgetConfig(deposit=9),
         body=gr.BodyConfig(json_limit=9),
+        stream=gr.StreamConfig(resume=("/events",)),
         deadline=9,
         max_elapsed=9,
         on_open="wait",

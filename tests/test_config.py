@@ -23,6 +23,7 @@ from gip_resilience.config import (
     ConfigError,
     GateConfig,
     Overrides,
+    StreamConfig,
 )
 from gip_resilience.policy import DEFAULTS, Policy, ResolvedPolicy
 
@@ -66,8 +67,12 @@ def environ(values: Mapping[str, Any], prefix: str = PREFIX) -> dict[str, str]:
         if isinstance(value, dict):
             variables |= environ(value, f"{key}__")
         else:
-            variables[key] = "none" if value is None else str(value)
+            variables[key] = ",".join(value) if isinstance(value, list) else _variable(value)
     return variables
+
+
+def _variable(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 # --- Defaults and values ------------------------------------------------------------------------------------
@@ -107,6 +112,16 @@ FIELDS = [
     ("body", "error_limit", 65536),
     ("body", "error_timeout", 5.0),
     ("body", "json_limit", 1048576),
+    ("stream", "mode", "on"),
+    ("stream", "marker", True),
+    ("stream", "restart", True),
+    ("stream", "cursor", True),
+    ("stream", "resume", ()),
+    ("stream", "replay", "auto"),
+    ("stream", "idle_timeout", None),
+    ("stream", "max_event", 16777216),
+    ("stream", "max_held", 65536),
+    ("stream", "max_delivered", 4194304),
     ("", "deadline", None),
     ("", "max_elapsed", 120.0),
     ("", "on_open", "auto"),
@@ -126,7 +141,13 @@ def test_default_values(group: str, name: str, value: object) -> None:
 
 def test_every_setting_is_in_the_table() -> None:
     """A new setting needs a row above."""
-    groups = {"breaker": BreakerConfig, "gate": GateConfig, "budget": BudgetConfig, "body": BodyConfig}
+    groups = {
+        "breaker": BreakerConfig,
+        "gate": GateConfig,
+        "budget": BudgetConfig,
+        "body": BodyConfig,
+        "stream": StreamConfig,
+    }
     named = {(group, name) for group, kind in groups.items() for name in kind.__struct_fields__}
     named |= {("", name) for name in Config.__struct_fields__ if name not in groups and name != "policies"}
 
@@ -143,6 +164,7 @@ FULL = {
     "gate": {"spread": 1.0, "scope": "credential"},
     "budget": {"capacity": 20.0, "mode": "off"},
     "body": {"replay_limit": 0, "error_timeout": 1.5},
+    "stream": {"resume": ["/events", "/v1/*"], "replay": "never", "marker": False, "idle_timeout": 90.0},
     "deadline": 30.0,
     "max_elapsed": None,
     "on_open": "respond",
@@ -162,6 +184,7 @@ def full() -> Config:
         gate=GateConfig(spread=1, scope="credential"),
         budget=BudgetConfig(capacity=20, mode="off"),
         body=BodyConfig(replay_limit=0, error_timeout=1.5),
+        stream=StreamConfig(resume=("/events", "/v1/*"), replay="never", marker=False, idle_timeout=90),
         deadline=30,
         max_elapsed=None,
         on_open="respond",

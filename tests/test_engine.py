@@ -25,11 +25,12 @@ from facts import (
     error,
     limited,
 )
+from gip_resilience._record import Surroundings
 from gip_resilience.breaker import Breaker, State, Transition
 from gip_resilience.budget import Budget
 from gip_resilience.config import BudgetConfig, Config, GateConfig
 from gip_resilience.effects import Deliver, Pause, Refuse, Send
-from gip_resilience.engine import Call, Surroundings, story
+from gip_resilience.engine import Call, story
 from gip_resilience.events import Announcer
 from gip_resilience.gate import Gate, Held
 from gip_resilience.metrics import Metrics

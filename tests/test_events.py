@@ -31,7 +31,7 @@ class Diary:
         self.events.append(event)
         self.threads.add(threading.get_ident())
 
-    on_retry_scheduled = on_gate_waited = on_circuit_changed = on_call_ended = _write
+    on_retry_scheduled = on_gate_waited = on_circuit_changed = on_stream_broken = on_call_ended = _write
 
     def words(self) -> list[str]:
         """The events in short."""
@@ -193,7 +193,7 @@ def test_each_broken_observer_is_reported(caplog: pytest.LogCaptureFixture) -> N
 def test_what_observes_nothing_is_refused(observer: object) -> None:
     """It would be a silent mistake; the message names the methods."""
     with pytest.raises(
-        TypeError, match="on_retry_scheduled, on_gate_waited, on_circuit_changed, on_call_ended"
+        TypeError, match="on_retry_scheduled, on_gate_waited, on_circuit_changed, on_stream_broken, on_call_ended"
     ):
         gr.Resilience(observers=[observer])
 

@@ -118,7 +118,7 @@ def test_no_submodule_hides_a_public_name() -> None:
     """Importing a submodule sets its name on the package: none may be called like something else we export."""
     stems = {path.stem for path in Path(gr.__file__).parent.iterdir()}
 
-    assert stems & set(gr.__all__) == {"hints"}
+    assert stems & set(gr.__all__) == {"hints", "sse"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -188,6 +188,8 @@ HINT = gr.Hint(1.5, "retry-after")
 ATTEMPT = gr.Attempt(1, "model_overloaded", 503, 0.25, 0.0, HINT, maybe_executed=False)
 REPORT = gr.CallReport("gip.invalid", "m", "failure", "all 1 attempts used", (ATTEMPT,), 0.25, 0.0, HINT)
 
+HOP = gr.Hop("replay", "stream_reset", "output", 3)
+
 EXAMPLES: dict[str, Any] = {
     "Attempt": ATTEMPT,
     "BodyConfig": gr.BodyConfig(),
@@ -203,6 +205,7 @@ EXAMPLES: dict[str, Any] = {
     "Fact": gr.classify(503),
     "GateConfig": gr.GateConfig(),
     "Hint": HINT,
+    "Hop": HOP,
     "MemoryStore": gr.MemoryStore(),
     "Overrides": gr.Overrides(deadline=3.0),
     "Policy": gr.Policy(max_attempts=5),
@@ -211,6 +214,9 @@ EXAMPLES: dict[str, Any] = {
     "ResilienceError": gr.ResilienceError("failed"),
     "Retry": gr.Retry.BACKOFF,
     "Scope": gr.Scope.HOST,
+    "StreamConfig": gr.StreamConfig(replay="always"),
+    "StreamDivergedError": gr.StreamDivergedError("another answer"),
+    "StreamInterruptedError": gr.StreamInterruptedError("broke off"),
     "SystemClock": gr.SystemClock(),
     "Verdict": gr.Verdict.TRIP,
 }

@@ -120,6 +120,7 @@ def test_it_is_ready_for_json() -> None:
         "waits": {"hint": 1.5},
         "refusals": {"deadline": 1},
         "opened": {"gateway.example:8080|": 1},
+        "streams": {},
     }
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from gip_resilience._version import __version__
 
 if TYPE_CHECKING:
-    from gip_resilience import hints
+    from gip_resilience import hints, sse
     from gip_resilience._gip import Code
-    from gip_resilience._report import Attempt, CallReport, report
+    from gip_resilience._report import Attempt, CallReport, Hop, report
     from gip_resilience.clock import Clock, SystemClock
     from gip_resilience.config import (
         BodyConfig,
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
         ConfigError,
         GateConfig,
         Overrides,
+        StreamConfig,
     )
     from gip_resilience.errors import (
         CircuitOpenError,
         DeadlineExceededError,
         RateLimitedError,
         ResilienceError,
+        StreamDivergedError,
+        StreamInterruptedError,
     )
     from gip_resilience.facts import Category, Fact, Retry, Scope, Verdict
     from gip_resilience.hints import Hint
@@ -57,6 +60,7 @@ __all__ = [
     "Fact",
     "GateConfig",
     "Hint",
+    "Hop",
     "MemoryStore",
     "Overrides",
     "Policy",
@@ -65,6 +69,9 @@ __all__ = [
     "ResilienceError",
     "Retry",
     "Scope",
+    "StreamConfig",
+    "StreamDivergedError",
+    "StreamInterruptedError",
     "SystemClock",
     "Verdict",
     "__version__",
@@ -72,12 +79,13 @@ __all__ = [
     "hints",
     "mount",
     "report",
+    "sse",
     "unmount",
 ]
 
 _HOMES = {
     "_gip": ("Code",),
-    "_report": ("Attempt", "CallReport", "report"),
+    "_report": ("Attempt", "CallReport", "Hop", "report"),
     "clock": ("Clock", "SystemClock"),
     "config": (
         "BodyConfig",
@@ -87,13 +95,22 @@ _HOMES = {
         "ConfigError",
         "GateConfig",
         "Overrides",
+        "StreamConfig",
     ),
-    "errors": ("CircuitOpenError", "DeadlineExceededError", "RateLimitedError", "ResilienceError"),
+    "errors": (
+        "CircuitOpenError",
+        "DeadlineExceededError",
+        "RateLimitedError",
+        "ResilienceError",
+        "StreamDivergedError",
+        "StreamInterruptedError",
+    ),
     "facts": ("Category", "Fact", "Retry", "Scope", "Verdict"),
     "hints": ("Hint", "hints"),
     "mounting": ("mount", "unmount"),
     "policy": ("Policy",),
     "resilience": ("Resilience",),
+    "sse": ("sse",),
     "state": ("MemoryStore",),
     "taxonomy": ("classify",),
 }

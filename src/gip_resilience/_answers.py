@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gip_resilience._bodies import INFLATED_LIMIT, Text, breaks_off, inflated, is_html, is_json, streams_json
+from gip_resilience.recovery import Origin
+from gip_resilience.streams import is_event_stream
 from gip_resilience.target import CREDENTIAL_HEADERS, MODEL_HEADER, clean_name
 from gip_resilience.taxonomy import classify, transport_fact
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gip_resilience.config import Config
+    from gip_resilience.recovery import Onward
     from gip_resilience.taxonomy import Fact
 
 ENVELOPE = 64 * 1024
@@ -21,6 +25,9 @@ ENVELOPE = 64 * 1024
 
 RETRY_COUNT = b"x-stainless-retry-count"
 """Sent by SDKs that retry by themselves; the value is how often this request was retried already."""
+
+RESUME = b"x-gip-resume"
+"""A server's word that it takes up a stream where it broke: ``last-event-id``."""
 
 _NOTED = CREDENTIAL_HEADERS | {
     RETRY_COUNT,
@@ -95,15 +102,19 @@ class Told:
         encoding: the content encoding, in lower case; empty without one.
         length: the announced length; ``None`` when none was announced, or nonsense.
         sized: whether anything says where the body ends, other than the end of the connection.
+        location: another place the answer can be had from.
+        resumable: whether the server says that it takes up a stream by ``Last-Event-ID``.
     """
 
-    __slots__ = ("content_type", "encoding", "length", "sized")
+    __slots__ = ("content_type", "encoding", "length", "location", "resumable", "sized")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         self.content_type = ""
         self.encoding = ""
         self.length: int | None = None
         self.sized = False
+        self.location = ""
+        self.resumable = False
         for name, value in pairs:
             name = name.lower()
             if name == b"content-type":
@@ -117,6 +128,10 @@ class Told:
                 self.encoding = f"{self.encoding},{encoding}" if self.encoding else encoding
             elif name == b"transfer-encoding":
                 self.sized = True
+            elif name == b"location":
+                self.location = value.decode("latin-1")
+            elif name == RESUME:
+                self.resumable = value.strip().lower() == b"last-event-id"
 
 
 class Question:
@@ -138,6 +153,28 @@ class Question:
         self._noted = noted
         self._status = status
         self.told = told
+
+    def streams(self, config: Config, onward: Onward | None) -> bool:
+        """Whether the answer is an event stream that we look after.
+
+        Args:
+            config: what is allowed.
+            onward: what was asked for, after a break. The rest of a stream comes with a 200, or not at all.
+        """
+        status = self._status
+        rest = onward is not None and onward.resumes
+        return (
+            (status == 200 if rest else 200 <= status < 300 and status != 204)
+            and self._method != "HEAD"
+            and config.stream.mode != "off"
+            and is_event_stream(self.told.content_type)
+        )
+
+    def origin(self, url: str, config: Config) -> Origin:
+        """What taking up the answer's stream again takes."""
+        told = self.told
+        resumable = told.resumable or any(fnmatchcase(self._path, path) for path in config.stream.resume)
+        return Origin(self._method, url, resumable, told.location if resumable else "")
 
     def wants(self, config: Config) -> int:
         """Bytes of the body that are read under the retry; 0 lets it stream through untouched."""

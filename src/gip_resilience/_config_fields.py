@@ -158,6 +158,41 @@ class Text:
         return text
 
 
+class Texts:
+    """Any number of strings that are not empty, kept as a tuple. One string by itself is a list of one."""
+
+    __slots__ = ()
+    expected = "a list of non-empty strings"
+
+    def accept(self, value: object, path: str) -> tuple[str, ...]:
+        """See `Kind.accept`."""
+        given = (value,) if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or not all(isinstance(item, str) and item for item in given):
+            raise ConfigError(path, self.expected, show(value))
+        return tuple(given)
+
+    def parse(self, text: str) -> object:
+        """See `Kind.parse`. Separated by commas."""
+        return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+class Switch:
+    """``True`` or ``False``."""
+
+    __slots__ = ()
+    expected = "true or false"
+
+    def accept(self, value: object, path: str) -> bool:
+        """See `Kind.accept`."""
+        if not isinstance(value, bool):
+            raise ConfigError(path, self.expected, show(value))
+        return value
+
+    def parse(self, text: str) -> object:
+        """See `Kind.parse`."""
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A frozen group of settings that is correct once it exists.
 
@@ -236,6 +271,8 @@ def plain(value: object, path: str) -> object:
             raise (error if value.location else error.under(path)) from None
     if isinstance(value, Mapping):
         return {key: plain(item, join(path, key)) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
     if callable(value):
         name = callable_name(value)
         if name not in NAMED_CALLABLES:

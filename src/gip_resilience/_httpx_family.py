@@ -12,34 +12,43 @@ bring the behaviour for both. The rules behind the details:
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from gip_resilience._answers import Question, Told, success
+from gip_resilience._async_flow import AsyncFlow
 from gip_resilience._config_errors import ConfigError, show
+from gip_resilience._flow import Flow, message
+from gip_resilience._httpx_kit import breakage, explain
+from gip_resilience._httpx_reading import Reading
 from gip_resilience._httpx_streams import aclose_for_certain
+from gip_resilience._inflating import UnknownEncodingError, inflater
 from gip_resilience._multipart import model_in_fields, rewinds
 from gip_resilience._recording import AsyncRecorder, Recorder
 from gip_resilience._refusals import refusal_answer, refusal_message
+from gip_resilience._splice import Splice
 from gip_resilience.config import Overrides
-from gip_resilience.drive import sign, uncovered, untraced
-from gip_resilience.errors import ResilienceError
+from gip_resilience.drive import sign, uncovered
+from gip_resilience.recovery import UNKNOWN, asked
 from gip_resilience.target import credential_digest, model_in_body, model_in_path
-from gip_resilience.taxonomy import transport_fact
+from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from contextlib import AbstractContextManager
+    import socket
 
     from gip_resilience._answers import Noted
+    from gip_resilience._httpx_kit import Kit, Maker
+    from gip_resilience._inflating import Inflater
     from gip_resilience._recording import Tape
     from gip_resilience.clock import Clock
     from gip_resilience.config import Config
     from gip_resilience.effects import Refuse
     from gip_resilience.engine import Call
+    from gip_resilience.errors import StreamInterruptedError
+    from gip_resilience.recovery import Asked, Onward, Origin
     from gip_resilience.resilience import Resilience
     from gip_resilience.taxonomy import Fact
 
@@ -47,125 +56,38 @@ EXTENSION = "gip_resilience"
 """Key in ``request.extensions`` (an `Overrides`) and in ``response.extensions`` (the call, for its report)."""
 
 
-class Maker(Protocol):
-    """A class of the kit's package, called to make one of its objects."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Kit:
-    """The classes of one package, as the ports need them.
-
-    Attributes:
-        request: the Request class.
-        response: the Response class.
-        byte_stream: its ByteStream class: a body in memory.
-        transport_error: base of the errors a transport may raise.
-        kinds: error class name to the kind of failure it is (see `gip_resilience.taxonomy.transport_fact`).
-        read_timeout: raised when the deadline cuts an attempt short.
-        refusals: our exceptions as kin of the package's own, by kind of refusal.
-        recording: stream classes over a recorded request body, sync and async.
-        relay: stream classes over a response body that was begun, sync and async.
-    """
-
-    request: Maker
-    response: Maker
-    byte_stream: type
-    transport_error: type[Exception]
-    read_timeout: Maker
-    refusals: Mapping[str, type[ResilienceError]]
-    sync_recording: Maker
-    async_recording: Maker
-    sync_relay: Maker
-    async_relay: Maker
-
-
-KINDS: Mapping[str, str] = {
-    "ConnectTimeout": "connect_timeout",
-    "ConnectError": "connect_error",
-    "ProxyError": "connect_error",
-    "PoolTimeout": "pool_timeout",
-    "ReadTimeout": "read_timeout",
-    "WriteTimeout": "write_timeout",
-    "ReadError": "connection_lost",
-    "WriteError": "connection_lost",
-    "CloseError": "connection_lost",
-    "RemoteProtocolError": "connection_lost",
-    "LocalProtocolError": "invalid_request_local",
-}
-"""The packages' error classes, by name: the names are the same in both."""
-
-_CAUSES = 6
-"""How many errors deep a reason is looked for: client, httpcore, anyio or trio, ssl, and some to spare."""
-
-
-def explain(error: Exception, kit: Kit) -> Fact | None:
-    """What an error of the client means, or ``None`` when it is not about the exchange at all.
-
-    Our own errors (another layer of ours below), errors of the caller's, and requests the client would not
-    even try are none of our business: they pass through.
-    """
-    if not isinstance(error, kit.transport_error) or isinstance(error, ResilienceError):
-        return None
-    for cls in type(error).__mro__:
-        kind = KINDS.get(cls.__name__)
-        if kind is None:
-            continue
-        if kind == "connect_error" and _is_certificate_error(error):
-            kind = "tls_error"
-        elif kind == "connection_lost" and _was_refused_stream(error):
-            kind = "refused_stream"
-        return transport_fact(kind)
-    return None
-
-
-def _is_certificate_error(error: object) -> bool:
-    """A certificate that does not verify now will not verify in a second either.
-
-    Under trio only a deeper cause says so, and httpcore hands its cause on as an argument. What was being handled
-    around the call (``__context__``) is the caller's and no cause.
-    """
-    for _ in range(_CAUSES):
-        if not isinstance(error, BaseException):
-            return False
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return True
-        error = error.__cause__ or next(iter(error.args), None)
-    return False
-
-
-def _was_refused_stream(error: Exception) -> bool:
-    """HTTP/2 says when a request was not processed; httpcore passes that on only as text."""
-    text = str(error)
-    return ("StreamReset" in text and "error_code:7," in text + ",") or (
-        "ConnectionTerminated" in text and "last_stream_id:0," in text + ","
-    )
-
-
 class BasePort:
     """What does not depend on colour: preparing attempts, judging answers, handing up."""
 
     __slots__ = (
         "_body",
+        "_brain",
         "_cause",
         "_config",
+        "_extensions",
         "_inner",
         "_kit",
         "_noted",
+        "_onward",
+        "_question",
         "_request",
+        "_source",
         "_tape",
         "_whole",
         "call",
         "clock",
+        "closed",
         "error_timeout",
         "failure",
+        "inflater",
         "response",
         "sent",
+        "stopped",
     )
 
     def __init__(self, kit: Kit, brain: Resilience, inner: Any, request: Any, noted: Noted) -> None:
         self._kit = kit
+        self._brain = brain
         self._inner = inner
         self._request = request
         self._noted = noted
@@ -173,6 +95,12 @@ class BasePort:
         self._body: Any = None
         self._whole = False
         self._cause: Exception | None = None
+        self._question: Question | None = None
+        self._onward: Onward | None = None
+        self._source: Any = None
+        self._extensions: dict[str, Any] = {}
+        self.closed = self.stopped = False
+        self.inflater: Inflater | None = None
         self.response: Any = None
         self.failure: Exception | None = None
         self.clock: Clock = brain.clock
@@ -203,24 +131,28 @@ class BasePort:
         return found or model_in_path(request.url.path)
 
     def _begin(self) -> None:
-        self.response = self.failure = self._cause = None
-        self._whole = False
+        if self.closed:
+            raise self.interruption("stream_closed")
+        self.response = self.failure = self._cause = self._source = self.inflater = None
+        self._whole = self.stopped = False
 
     def _outgoing(self, timeout: float | None) -> Any:
         """The request of the next attempt: the caller's own, or a copy where something must differ."""
-        request = self._request
-        if self._body is None and timeout is None:
+        request, onward = self._request, self._onward
+        own = self._body is None and timeout is None and onward is None
+        if own and self._config.stream.idle_timeout is None:
             return request
-        extensions = request.extensions
+        extensions = dict(request.extensions)
         if timeout is not None:
-            extensions = {**extensions, "timeout": _within(extensions.get("timeout"), timeout)}
-        self.sent = self._kit.request(
-            request.method,
-            request.url,
-            headers=request.headers,
-            stream=request.stream if self._body is None else self._body,
-            extensions=extensions,
-        )
+            extensions["timeout"] = _within(extensions.get("timeout"), timeout)
+        stream = request.stream if self._body is None else self._body
+        if onward is None:
+            method, url, headers = request.method, request.url, request.headers
+        else:
+            method, url, headers = onward.method, onward.url, onward.headers(request.headers.raw)
+            if not onward.body:
+                stream = self._kit.byte_stream(b"")
+        self.sent = self._kit.request(method, url, headers=headers, stream=stream, extensions=extensions)
         return self.sent
 
     def explain(self, error: Exception) -> Fact | None:
@@ -230,22 +162,93 @@ class BasePort:
             return None
         return explain(error, self._kit)
 
-    def _question(self, response: Any) -> Question:
+    def _ask(self, response: Any) -> Question:
         request = self._request
-        return Question(
+        self._question = Question(
             request.method, request.url.path, self._noted, response.status_code, Told(response.headers.raw)
         )
+        return self._question
+
+    def _replayable(self) -> bool:
+        if self._onward is not None and not self._onward.body:
+            return True
+        return self._tape is None or self._tape.replayable
 
     def _failed(self, error: Exception, fact: Fact) -> Fact:
         self.failure = error
-        self.call.replayable = self._tape is None or self._tape.replayable
+        self.call.replayable = self._replayable()
         return fact
 
     def _conclude(self, response: Any, fact: Fact) -> Fact:
         self.response = response
+        if self._onward is not None and fact.ok and self._source is None:
+            if response.status_code == 204:
+                self.stopped = True
+            else:
+                fact = replace(stream_fact("not_a_stream"), status=response.status_code)
         if not fact.ok:
-            self.call.replayable = self._tape is None or self._tape.replayable
+            self.call.replayable = self._replayable()
         return fact
+
+    # ---- event streams -----------------------------------------------------------------------------------
+
+    def _is_stream(self, question: Question) -> bool:
+        """Whether the answer is an event stream that we can look into."""
+        if not question.streams(self._config, self._onward):
+            return False
+        try:
+            self.inflater = inflater(question.told.encoding)
+        except UnknownEncodingError:
+            return False
+        return True
+
+    def _stream(self, response: Any, source: Any) -> Fact:
+        """An event stream: its bytes are read when the caller reads them."""
+        self._source = source
+        self._extensions = response.extensions
+        self.call.streaming = True
+        return self._conclude(response, success(response.status_code))
+
+    def origin(self) -> Origin:
+        """See `gip_resilience._flow.Flow`."""
+        if self._question is None:
+            raise AssertionError("no answer in hand")
+        return self._question.origin(str(self._request.url), self._config)
+
+    def _splice(self) -> Splice:
+        return Splice(self._config, self._request.url.path, self.origin(), self._asked, self.clock.time)
+
+    def _asked(self) -> Asked:
+        stream = self._request.stream
+        if isinstance(stream, self._kit.byte_stream):
+            return asked(b"".join(stream))  # type: ignore[arg-type]
+        return UNKNOWN if self._tape is None else asked(self._tape.content())
+
+    def prepare(self, onward: Onward) -> None:
+        """See `gip_resilience._flow.Flow`."""
+        self._onward = onward
+        self.call.replayable = self._replayable()
+
+    def broke(self, error: Exception) -> str:
+        """See `gip_resilience._flow.Flow`."""
+        return breakage(error, self._kit)
+
+    def interruption(self, code: str) -> StreamInterruptedError:
+        """See `gip_resilience._flow.Flow`."""
+        kinds = self._kit.interruptions
+        return kinds.get(code, kinds[""])(message(code))
+
+    def drainable(self) -> bool:
+        """Whether reading what is left of a body spares a connection: a stream of HTTP/2 is none."""
+        return self._extensions.get("http_version") != b"HTTP/2"
+
+    def socket(self) -> socket.socket | None:
+        """See `gip_resilience._flow.Flow`."""
+        if not self.drainable():
+            return None
+        network = self._extensions.get("network_stream")
+        found: socket.socket | None = None if network is None else network.get_extra_info("socket")
+        return found
 
     def _digest(self, question: Question, response: Any, reading: Reading, rest: Any, relay: Maker) -> Fact:
         """The body was read, as far as it is: put it back, and say what the answer means."""
@@ -270,6 +273,8 @@ class BasePort:
         """Hand the response up, with its report, and tell an SDK above not to try again in vain."""
         response = self.response
         response.extensions[EXTENSION] = call
+        if call.streaming:
+            return self._deliver_stream(response)
         if self._cause is not None:
             # It is raised when the body is read to there, and most callers then never see the response.
             sign(self._cause, call)
@@ -277,6 +282,18 @@ class BasePort:
         if call.sdk and call.outcome != "success":
             response.headers["x-should-retry"] = "false"
         return response
+
+    def _deliver_stream(self, response: Any) -> Any:
+        if self.inflater is not None:
+            # What comes out of our hands is decoded, and its length nobody knows.
+            for name in ("content-encoding", "content-length"):
+                response.headers.pop(name, None)
+        response.stream = self._mended(self._splice())
+        self.response = None  # or response, stream, flow and port form a cycle
+        return response
+
+    def _mended(self, splice: Splice) -> Any:
+        raise NotImplementedError
 
     def refuse(self, refusal: Refuse, call: Call) -> Any:
         """Answer, or raise, in our own words."""
@@ -311,67 +328,6 @@ def _within(timeouts: Any, left: float) -> dict[str, float]:
     }
 
 
-class Reading:
-    """A body being read under the retry: how far it got, and what ended it."""
-
-    __slots__ = ("_failing", "_give_up", "_limit", "_port", "_size", "broken", "cause", "chunks", "whole")
-
-    def __init__(self, port: BasePort, response: Any, limit: int) -> None:
-        self._port = port
-        self._limit = limit
-        self._failing = response.status_code >= 400
-        self._give_up = port.clock.monotonic() + port.error_timeout
-        self._size = 0
-        self.chunks: list[bytes] = []
-        self.whole = False
-        self.broken: Fact | None = None
-        self.cause: Exception | None = None
-
-    def goes_on(self, chunk: bytes | None) -> bool:
-        """Keep one chunk (``None``: the end came); whether to read another."""
-        if chunk is None:
-            self.whole = True
-            return False
-        self.chunks.append(chunk)
-        self._size += len(chunk)
-        if self._size >= self._limit:
-            return False
-        return not self._failing or self._port.clock.monotonic() < self._give_up
-
-    def broke(self, error: Exception) -> bool:
-        """The body ended in an error; whether that is the client's own, and so a failed exchange."""
-        self.broken = self._port.explain(error)
-        if self.broken is None:
-            return False
-        # It is raised anew when the caller reads that far; the way it came to us is of no use to anybody.
-        self.cause = untraced(error)
-        return True
-
-    def impatience(self) -> AbstractContextManager[None]:
-        """Read an error body with a short timeout of its own; a stalled one must not hold up the decision.
-
-        Both packages read the timeout of a body from the request's extensions when its first chunk is asked
-        for, so that is when the shorter one is in place.
-        """
-        if not self._failing:
-            return nullcontext()
-        return _shorter_reads(self._port.sent.extensions, self._port.error_timeout)
-
-
-@contextmanager
-def _shorter_reads(extensions: dict[str, Any], seconds: float) -> Iterator[None]:
-    given = extensions.get("timeout")
-    if not isinstance(given, dict):
-        yield
-        return
-    read = given.get("read")
-    extensions["timeout"] = {**given, "read": seconds if read is None else min(read, seconds)}
-    try:
-        yield
-    finally:
-        extensions["timeout"] = given
-
-
 class SyncPort(BasePort):
     """One call of a blocking client. See `gip_resilience.drive.Port`."""
 
@@ -404,7 +360,9 @@ class SyncPort(BasePort):
             raise
 
     def _read(self, response: Any) -> Fact:
-        question = self._question(response)
+        question = self._ask(response)
+        if self._is_stream(question):
+            return self._begin_stream(response)
         limit = question.wants(self._config)
         if not limit:
             return self._conclude(response, success(response.status_code))
@@ -423,9 +381,28 @@ class SyncPort(BasePort):
             response.stream.close()
         return self._digest(question, response, reading, rest, self._kit.sync_relay)
 
+    def _begin_stream(self, response: Any) -> Fact:
+        idle = self._config.stream.idle_timeout
+        given = self.sent.extensions.get("timeout")
+        if idle is not None and isinstance(given, dict):
+            # Of a copy of our own; both packages read it when the body is first asked for.
+            read = given.get("read")
+            self.sent.extensions["timeout"] = {**given, "read": idle if read is None else min(read, idle)}
+        relay = self._kit.sync_relay([], iter(response.stream), response.stream, None)
+        return self._stream(response, relay)
+
+    def _mended(self, splice: Splice) -> Any:
+        return self._kit.sync_mended(Flow(self.call, self, splice, self.clock, self._brain.drains))
+
+    def pull(self) -> bytes | None:
+        """See `gip_resilience._flow.Flow`."""
+        return next(self._source, None)
+
     def release(self) -> None:
         """Give the connection back. What was read to its end already has."""
-        if self.response is not None and not self._whole:
+        if self._source is not None:
+            self._source.close()
+        elif self.response is not None and not self._whole:
             self.response.stream.close()
 
 
@@ -469,7 +446,9 @@ class AsyncPort(BasePort):
         return transport_fact("read_timeout")
 
     async def _read(self, response: Any) -> Fact:
-        question = self._question(response)
+        question = self._ask(response)
+        if self._is_stream(question):
+            return self._begin_stream(response)
         limit = question.wants(self._config)
         if not limit:
             return self._conclude(response, success(response.status_code))
@@ -488,7 +467,21 @@ class AsyncPort(BasePort):
             await aclose_for_certain(response.stream)
         return self._digest(question, response, reading, rest, self._kit.async_relay)
 
+    def _begin_stream(self, response: Any) -> Fact:
+        relay = self._kit.async_relay([], aiter(response.stream), response.stream, None)
+        return self._stream(response, relay)
+
+    def _mended(self, splice: Splice) -> Any:
+        return self._kit.async_mended(AsyncFlow(self.call, self, splice, self.clock, self._brain.drains))
+
+    async def pull(self) -> bytes | None:
+        """See `gip_resilience._flow.Flow`."""
+        piece: bytes | None = await anext(self._source, None)
+        return piece
+
     async def release(self) -> None:
         """Give the connection back, cancelled or not."""
-        if self.response is not None and not self._whole:
+        if self._source is not None:
+            await self._source.aclose()
+        elif self.response is not None and not self._whole:
             await aclose_for_certain(self.response.stream)

@@ -15,6 +15,9 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from gip_resilience._async_flow import AsyncFlow
+    from gip_resilience._flow import Flow
+
 _LEFT_OVER = 64
 """Pieces of a body that may be there without waiting for the network: more than any client's buffer holds."""
 
@@ -104,9 +107,53 @@ class AsyncRelay:
     async def aclose(self) -> None:
         """Close the response underneath, and what iterates over it. Idempotent."""
         await aclose_for_certain(self._inner)
-        rest, self._rest = self._rest, None
+        rest = self._rest
         if isinstance(rest, AsyncGenerator):
+            if rest.ag_running:
+                return  # another task is reading, and closes this once more when it comes back
+            self._rest = None
             await _unwind(rest)
+        self._rest = None
+
+
+class SyncMended:
+    """An event stream that we look after, as the body of a response. A second iteration goes on with the first."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = self._flow.take()
+        if not piece:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Close the stream. Idempotent."""
+        self._flow.close()
+
+
+class AsyncMended:
+    """The same for an awaiting client; see `SyncMended`."""
+
+    def __init__(self, flow: AsyncFlow) -> None:
+        self._flow = flow
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._flow.take()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        """Close the stream, cancelled or not. Idempotent."""
+        await self._flow.aclose()
 
 
 def _taken(relay: SyncRelay | AsyncRelay) -> Exception:

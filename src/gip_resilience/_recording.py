@@ -49,6 +49,10 @@ class Tape:
         elif not self.overflowed:
             self._chunks.append(bytes(chunk))
 
+    def content(self) -> bytes | None:
+        """The whole body, once all of it went out and is still here."""
+        return b"".join(self._chunks) if self.ended and self.replayable else None
+
     def chunk(self, number: int) -> bytes | None:
         """The recorded chunk *number*, counted from 0, if there is one."""
         return self._chunks[number] if number < len(self._chunks) else None

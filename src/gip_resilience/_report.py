@@ -37,6 +37,31 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Hop:
+    """A break of an event stream, and what was done about it.
+
+    Attributes:
+        action: ``restart``, ``resume``, ``replay`` (what was tried); ``marker`` (only the terminal marker was
+            missing, and was supplied); ``end`` (nothing was missing); ``fail``; ``unguarded`` (no break: the stream holds an
+            event, or is itself, longer than what is remembered, and goes on without our help).
+        code: how it broke.
+        phase: how far it was: ``none``, ``output``, ``tail``, ``done``.
+        events: how many events had been handed up.
+        reason: why nothing better could be done; empty otherwise.
+    """
+
+    action: str
+    code: str
+    phase: str
+    events: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.code} after {self.events} event(s), {self.phase}: {self.action}{why}"
+
+
+@dataclass(frozen=True, slots=True)
 class CallReport:
     """What one call did; ``str()`` of it is a short timeline.
 
@@ -51,6 +76,7 @@ class CallReport:
         elapsed: seconds from the start of the call to its end.
         waited: seconds of them spent in pauses.
         hint: the wait the server asked for in its last answer, also when it was too long to be waited.
+        hops: every break of its event stream, if it has one; grows until the stream has ended, as `attempts` do.
     """
 
     host: str
@@ -61,6 +87,7 @@ class CallReport:
     elapsed: float
     waited: float
     hint: Hint | None
+    hops: tuple[Hop, ...] = ()
 
     @property
     def maybe_executed(self) -> bool:
@@ -78,6 +105,7 @@ class CallReport:
             lines.append(
                 f"  {attempt.number}. {paused}{attempt.code} ({status}) in {attempt.elapsed:.3f} s{hint}{doubt}"
             )
+        lines += [f"  stream: {hop}" for hop in self.hops]
         if self.reason:
             lines.append(f"  ended: {self.reason}")
         return "\n".join(lines)

@@ -39,7 +39,7 @@ class Reading:
         self._give_up: float | None = None
         if response.status_code >= 400:
             self._give_up = monotonic() + error_timeout
-            _shorten_timeout(response.raw, error_timeout)
+            shorten_timeout(response.raw, error_timeout)
         self.chunks: list[bytes] = []
         self.whole = False
         self.broken: Fact | None = None
@@ -78,7 +78,7 @@ def read_some(raw: Any, amount: int) -> bytes:
     return raw.read(amount) or b""
 
 
-def _shorten_timeout(raw: Any, seconds: float) -> None:
+def shorten_timeout(raw: Any, seconds: float) -> None:
     """Give an error body a short read timeout; a stalled one must not hold up the decision.
 
     The socket belongs to this answer until its end, and urllib3 sets the timeout anew for every request.

@@ -32,7 +32,9 @@ from gip_resilience._config_fields import (
     Mode,
     Number,
     Settings,
+    Switch,
     Text,
+    Texts,
     build,
     require_known,
 )
@@ -52,7 +54,16 @@ from gip_resilience.taxonomy import DIALECTS
 if TYPE_CHECKING:
     import os
 
-__all__ = ["BodyConfig", "BreakerConfig", "BudgetConfig", "Config", "ConfigError", "GateConfig", "Overrides"]
+__all__ = [
+    "BodyConfig",
+    "BreakerConfig",
+    "BudgetConfig",
+    "Config",
+    "ConfigError",
+    "GateConfig",
+    "Overrides",
+    "StreamConfig",
+]
 
 OnOpen: TypeAlias = Literal["auto", "respond", "raise", "wait"]
 
@@ -197,6 +208,56 @@ class BodyConfig(Settings, frozen=True, kw_only=True):
     json_limit: int = 1 << 20
 
 
+class StreamConfig(Settings, frozen=True, kw_only=True):
+    """What is done about event streams that break after their 200.
+
+    Attributes:
+        mode: ``"detect"`` sends nothing again: a broken stream is a typed failure; ``"off"`` does not look into
+            streams at all.
+        marker: whether a missing terminal marker is supplied when every choice had its finish reason.
+        restart: whether a stream that broke before any output is begun anew.
+        cursor: whether a background run is taken up where it was, by the server's cursor.
+        resume: paths (shell patterns) whose server takes up a stream by ``Last-Event-ID``. A server may also
+            say so itself, with the header ``x-gip-resume: last-event-id``.
+        replay: whether a stream that broke after output is sent for again and compared with what was handed up:
+            ``"auto"`` when the temperature is 0 or a seed is set.
+        idle_timeout: seconds of silence after which a stream counts as stalled; ``None`` leaves it to the
+            client's read timeout. Anthropic was seen silent for 167 s while it buffered a tool's arguments.
+        max_event: bytes of one event; a stream with a longer one goes on unguarded.
+        max_held: bytes held back before the first output, to be able to begin anew.
+        max_delivered: bytes of a stream that are remembered, to be able to go on after a break; a longer one
+            goes on, and cannot be replayed.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "mode": Choice("on", "detect", "off"),
+        "marker": Switch(),
+        "restart": Switch(),
+        "cursor": Switch(),
+        "resume": Texts(),
+        "replay": Choice("auto", "always", "never"),
+        "idle_timeout": LIMIT,
+        "max_event": COUNT,
+        "max_held": SIZE,
+        "max_delivered": SIZE,
+    }
+    location: ClassVar[str] = "stream"
+
+    mode: Literal["on", "detect", "off"] = "on"
+    marker: bool = True
+    restart: bool = True
+    cursor: bool = True
+    resume: tuple[str, ...] = ()
+    replay: Literal["auto", "always", "never"] = "auto"
+    idle_timeout: float | None = None
+    max_event: int = 16 << 20
+    max_held: int = 64 << 10
+    max_delivered: int = 4 << 20
+
+
 class Config(Settings, frozen=True, kw_only=True, dict=True):
     """Everything that can be set. ``Config()`` is the default.
 
@@ -208,6 +269,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         gate: how callers wait for a rate limit.
         budget: how many retries may be sent in all.
         body: how much of a body is held.
+        stream: what is done about event streams that break.
         deadline: seconds for a whole call with all its attempts and waits; ``None`` for no limit.
         max_elapsed: seconds after which no further attempt starts; ``None`` for no limit.
         on_open: what an open circuit does with a call: answer it with a 503 (``"respond"``), raise, wait for
@@ -224,6 +286,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         "gate": Group(GateConfig),
         "budget": Group(BudgetConfig),
         "body": Group(BodyConfig),
+        "stream": Group(StreamConfig),
         "deadline": LIMIT,
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
@@ -235,6 +298,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
     gate: GateConfig = GateConfig()
     budget: BudgetConfig = BudgetConfig()
     body: BodyConfig = BodyConfig()
+    stream: StreamConfig = StreamConfig()
     deadline: float | None = None
     max_elapsed: float | None = 120.0
     on_open: OnOpen = "auto"
@@ -368,6 +432,7 @@ class Overrides(Settings, frozen=True, kw_only=True, dict=True):
         deadline: see `Config`; ``None`` lifts the limit.
         max_elapsed: see `Config`; ``None`` lifts the limit.
         on_open: see `Config`.
+        stream: see `Config`; takes the place of all of it.
         model: name of the model, for the scope of circuits and limits, when it cannot be read from the body.
 
     Raises:
@@ -379,6 +444,7 @@ class Overrides(Settings, frozen=True, kw_only=True, dict=True):
         "deadline": LIMIT,
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
+        "stream": Group(StreamConfig),
         "model": Text(),
     }
     partial: ClassVar[bool] = True
@@ -387,6 +453,7 @@ class Overrides(Settings, frozen=True, kw_only=True, dict=True):
     deadline: float | UnsetType | None = UNSET
     max_elapsed: float | UnsetType | None = UNSET
     on_open: OnOpen | UnsetType = UNSET
+    stream: StreamConfig | UnsetType = UNSET
     model: str | UnsetType = UNSET
 
     @classmethod

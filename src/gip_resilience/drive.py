@@ -7,18 +7,23 @@ reference cycle (error, traceback, frame, error) outlives the call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from gip_resilience.effects import Pause, Refuse, Send
+from gip_resilience.effects import Effect, Pause, Refuse, Send
 from gip_resilience.engine import Call, story
+from gip_resilience.taxonomy import Fact
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from gip_resilience.clock import Clock
-    from gip_resilience.taxonomy import Fact
+    from gip_resilience.effects import Deliver
 
 R_co = TypeVar("R_co", covariant=True)
+
+Script: TypeAlias = Generator[Effect, Fact | None, None]
+"""A story being told."""
 
 _CAUSES = 8
 """How many errors deep a traceback is looked for; no client chains more, and a chain may be circular."""
@@ -77,27 +82,33 @@ def drive(call: Call, port: Port[R_co], clock: Clock) -> R_co:
             if fact.ok:
                 call.succeed(fact)
                 return port.deliver(call)
-        script = story(call, fact)
-        effect = next(script)
-        while True:
-            if isinstance(effect, Send):
-                effect = script.send(port.attempt(effect.timeout))
-            elif isinstance(effect, Pause):
-                port.release()
-                clock.sleep(effect.seconds)
-                effect = next(script)
-            elif isinstance(effect, Refuse):
-                return port.refuse(effect, call)
-            elif port.failure is None:
-                return port.deliver(call)
-            else:
-                raise note(port, call)
+        effect = perform(story(call, fact), port, clock)
+        if isinstance(effect, Refuse):
+            return port.refuse(effect, call)
+        if port.failure is None:
+            return port.deliver(call)
+        raise note(port, call)
     except BaseException:
+        call.streaming = False
         port.release()  # an interrupt may come between an answer and what is done with it
         raise
     finally:
         port.failure = None
         call.close()
+
+
+def perform(script: Script, port: Port[R_co], clock: Clock) -> Deliver | Refuse:
+    """Do what *script* says, by blocking, up to its last word."""
+    effect = next(script)
+    while True:
+        if isinstance(effect, Send):
+            effect = script.send(port.attempt(effect.timeout))
+        elif isinstance(effect, Pause):
+            port.release()
+            clock.sleep(effect.seconds)
+            effect = next(script)
+        else:
+            return effect
 
 
 async def adrive(call: Call, port: AsyncPort[R_co], clock: Clock) -> R_co:
@@ -109,27 +120,33 @@ async def adrive(call: Call, port: AsyncPort[R_co], clock: Clock) -> R_co:
             if fact.ok:
                 call.succeed(fact)
                 return port.deliver(call)
-        script = story(call, fact)
-        effect = next(script)
-        while True:
-            if isinstance(effect, Send):
-                effect = script.send(await port.attempt(effect.timeout))
-            elif isinstance(effect, Pause):
-                await port.release()
-                await clock.asleep(effect.seconds)
-                effect = next(script)
-            elif isinstance(effect, Refuse):
-                return port.refuse(effect, call)
-            elif port.failure is None:
-                return port.deliver(call)
-            else:
-                raise note(port, call)
+        effect = await aperform(story(call, fact), port, clock)
+        if isinstance(effect, Refuse):
+            return port.refuse(effect, call)
+        if port.failure is None:
+            return port.deliver(call)
+        raise note(port, call)
     except BaseException:
+        call.streaming = False
         await port.release()
         raise
     finally:
         port.failure = None
         call.close()
+
+
+async def aperform(script: Script, port: AsyncPort[R_co], clock: Clock) -> Deliver | Refuse:
+    """Do what *script* says, by awaiting, up to its last word."""
+    effect = next(script)
+    while True:
+        if isinstance(effect, Send):
+            effect = script.send(await port.attempt(effect.timeout))
+        elif isinstance(effect, Pause):
+            await port.release()
+            await clock.asleep(effect.seconds)
+            effect = next(script)
+        else:
+            return effect
 
 
 def note(port: Port[R_co] | AsyncPort[R_co], call: Call) -> Exception:

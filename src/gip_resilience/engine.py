@@ -18,25 +18,19 @@ The rules that shape it:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from gip_resilience._report import Attempt, CallReport
-from gip_resilience.breaker import State
+from gip_resilience._record import SHORTEST_TIMEOUT, Record
 from gip_resilience.effects import DELIVER, Deliver, Effect, Pause, Refuse, Send
-from gip_resilience.events import CallEnded, CircuitChanged, GateWaited, RetryScheduled
+from gip_resilience.events import CallEnded, GateWaited, RetryScheduled
 from gip_resilience.gate import Held
 from gip_resilience.state import Permit, Refused
 from gip_resilience.taxonomy import Retry, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator
 
-    from gip_resilience.config import Config
-    from gip_resilience.events import Announcer
-    from gip_resilience.hints import Hint
-    from gip_resilience.metrics import Metrics
     from gip_resilience.policy import ResolvedPolicy
-    from gip_resilience.state import Change, ScopeKey, Store
     from gip_resilience.taxonomy import Fact
 
 HINT_JITTER = 0.1
@@ -45,91 +39,11 @@ HINT_JITTER = 0.1
 HINT_JITTER_CAP = 1.0
 """Seconds added to a hint at most: beyond a second more spread buys nothing but delay."""
 
-SHORTEST_TIMEOUT = 0.001
-"""Seconds; the clients take 0 or less for an error of the caller's (``ValueError``), not for a timeout."""
 
+class Call(Record):
+    """One call: what it holds and did (`Record`), and what it decides. Belongs to one thread or task at a time."""
 
-class Surroundings(NamedTuple):
-    """What a call needs of the world.
-
-    Attributes:
-        store: shared state.
-        monotonic: reads a clock that never goes back, in seconds.
-        chance: random numbers in [0, 1).
-        metrics: counters.
-        announcer: tells observers.
-    """
-
-    store: Store
-    monotonic: Callable[[], float]
-    chance: Callable[[], float]
-    metrics: Metrics
-    announcer: Announcer
-
-
-class Call:
-    """One call: its permit, its clock, and the record of what it did.
-
-    Args:
-        world: store, clock, chance, observers.
-        config: the policy in force, overrides applied.
-        key: whom it is for.
-        sdk: the request comes from an SDK that retries by itself and says so.
-        single: that SDK is already retrying, so this call gets one attempt.
-
-    Belongs to one thread or task at a time, as the call does.
-    """
-
-    __slots__ = (
-        "_allowance",
-        "_attempts",
-        "_deadline",
-        "_delays",
-        "_failures",
-        "_hinted",
-        "_paused",
-        "_permit",
-        "_reason",
-        "_sent_at",
-        "_spared",
-        "_turned_away",
-        "_waited",
-        "config",
-        "ended",
-        "fact",
-        "key",
-        "outcome",
-        "replayable",
-        "sdk",
-        "single",
-        "started",
-        "world",
-    )
-
-    def __init__(
-        self, world: Surroundings, config: Config, key: ScopeKey, *, sdk: bool = False, single: bool = False
-    ) -> None:
-        self.world = world
-        self.config = config
-        self.key = key
-        self.sdk = sdk
-        self.single = single
-        self.replayable = True
-        self.outcome = "pending"
-        self.fact: Fact | None = None
-        self.started = self.ended = self._sent_at = world.monotonic()
-        self._deadline = None if config.deadline is None else self.started + config.deadline
-        self._permit: Permit | None = None
-        self._turned_away: Held | Refused | None = None
-        self._attempts: list[Attempt] | None = None
-        self._delays: dict[str, Iterator[float]] = {}
-        self._failures: dict[str, int] = {}
-        self._allowance = 0
-        self._reason = ""
-        self._paused = 0.0
-        self._waited = 0.0
-        self._hinted = False
-        self._spared = False
+    __slots__ = ()
 
     # ---- the everyday path -------------------------------------------------------------------------------
 
@@ -146,6 +60,9 @@ class Call:
 
     def succeed(self, fact: Fact) -> None:
         """The first attempt succeeded: report it, count it, done."""
+        if self.streaming:
+            self._stream_opened(fact)
+            return
         self.fact = fact
         self.outcome = "success"
         self.ended = now = self.world.monotonic()
@@ -159,76 +76,30 @@ class Call:
         if self.world.announcer.wants(CallEnded):
             self.world.announcer.tell(CallEnded(self.report()))
 
-    def timeout(self) -> float | None:
-        """Seconds left until the deadline, for the next attempt; ``None`` without a deadline."""
-        if self._deadline is None:
-            return None
-        return max(SHORTEST_TIMEOUT, self._deadline - self.world.monotonic())
-
-    def close(self) -> None:
-        """Give back what the call still holds. Called whatever happens; does nothing after a normal end."""
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            self.world.store.abandon(permit, self.world.monotonic())
-        if self.outcome == "pending":
-            self._end("cancelled", "cancelled, or an error of the caller's own")
-
-    # ---- the record --------------------------------------------------------------------------------------
-
-    def report(self) -> CallReport:
-        """What the call did so far."""
-        attempts = tuple(self._attempts or ())
-        fact = self.fact
-        if fact is not None and not attempts:
-            attempts = (self._attempt(fact, self.ended),)
-        now = self.world.monotonic() if self.outcome == "pending" else self.ended
-        return CallReport(
-            self.key.host,
-            self.key.model,
-            self.outcome,
-            self._reason,
-            attempts,
-            now - self.started,
-            self._waited,
-            _last_hint(attempts),
-        )
-
-    def _attempt(self, fact: Fact, now: float) -> Attempt:
-        number = len(self._attempts or ()) + 1
-        return Attempt(
-            number, fact.code, fact.status, now - self._sent_at, self._paused, fact.hint, fact.maybe_executed
-        )
-
-    def _record(self, fact: Fact, now: float) -> int:
-        """Write down one attempt; returns its number."""
-        attempt = self._attempt(fact, now)
+    def stream_ended(self) -> None:
+        """The stream came to its end: now the attempt has succeeded."""
+        fact, self.streaming = self._opened, False
+        if fact is None:
+            raise AssertionError("no stream was opened")
         if self._attempts is None:
-            self._attempts = []
-        self._attempts.append(attempt)
-        self._paused = 0.0
-        self.fact = fact
-        self.world.metrics.attempted(self.key.host, self.key.model, fact.code, retry=attempt.number > 1)
-        return attempt.number
-
-    def _end(self, outcome: str, reason: str) -> None:
-        self.outcome = outcome
-        self._reason = reason
-        self.ended = self.world.monotonic()
-        self.world.metrics.ended(self.key.host, self.key.model, outcome)
-        if self.world.announcer.wants(CallEnded):
-            self.world.announcer.tell(CallEnded(self.report()))
-
-    def _announce(self, changes: tuple[Change, ...]) -> None:
-        for circuit, change in changes:
-            if change.after is State.OPEN:
-                self.world.metrics.opened(circuit.host, circuit.model)
-            self.world.announcer.tell(CircuitChanged(circuit, change))
+            self.succeed(fact)
+        else:
+            self.finish(fact)
 
     # ---- decisions ---------------------------------------------------------------------------------------
 
-    def judge(self, fact: Fact) -> Pause | Deliver | Refuse:
-        """An attempt failed: report it, and decide whether to hand it up or to retry after a pause."""
+    def judge(self, fact: Fact, hopeless: str = "") -> Pause | Deliver | Refuse:
+        """An attempt failed: report it, and decide whether to hand it up or to retry after a pause.
+
+        Args:
+            fact: how it failed.
+            hopeless: why it is not tried again, if that is known already.
+        """
         now = self.world.monotonic()
+        if self._opened is not None:
+            # While a stream flowed no time was lost.
+            self._flowed += now - self._opened_at
+            self._opened = None
         number = self._record(fact, now)
         policy = self._policy(fact)
         permit, self._permit = self._permit, None
@@ -239,10 +110,11 @@ class Call:
             reported = self.world.store.report(self.key, permit, fact, host, model, now)
             self._announce(reported.changes)
             open_for, gate_wait, gate_news = reported.open_for, reported.gate_wait, reported.gate_news
-        if fact.status is None and self._deadline is not None and now >= self._deadline - SHORTEST_TIMEOUT:
+        silent = fact.status is None or self.streaming
+        if silent and self._deadline is not None and now >= self._deadline - SHORTEST_TIMEOUT:
             # A hair early is late: the clock that cut the attempt short need not be ours.
             return self._refuse("deadline", None, answered=False)
-        reason = self._reason_to_stop(fact, policy, number)
+        reason = hopeless or self._reason_to_stop(fact, policy, number)
         if reason:
             return self._stop(reason)
         wait, kind = self._wait(fact, policy)
@@ -285,7 +157,7 @@ class Call:
         exhausted = self._exhausted(fact, policy, number)
         if exhausted:
             return exhausted
-        if self.single:
+        if self.single and not self.streaming:  # no SDK sends a stream again once it has begun
             return "the SDK above retries"
         if fact.maybe_executed and policy.on_ambiguous == "fail":
             return "the request may have been executed"
@@ -331,7 +203,8 @@ class Call:
         """Why a wait of this length must not be begun, or an empty string."""
         if self._deadline is not None and now + wait >= self._deadline:
             return "the deadline would pass"
-        if self.config.max_elapsed is not None and now + wait - self.started >= self.config.max_elapsed:
+        lost = now + wait - self.started - self._flowed
+        if self.config.max_elapsed is not None and lost >= self.config.max_elapsed:
             return "max_elapsed would pass"
         return ""
 
@@ -410,6 +283,9 @@ class Call:
 
     def finish(self, fact: Fact) -> None:
         """A later attempt succeeded."""
+        if self.streaming:
+            self._stream_opened(fact)
+            return
         now = self.world.monotonic()
         self._record(fact, now)
         permit, self._permit = self._permit, None
@@ -456,7 +332,3 @@ def _verdicts(fact: Fact, policy: ResolvedPolicy) -> tuple[Verdict, Verdict]:
     if policy.breaker == "ignore":
         return Verdict.NEUTRAL, Verdict.NEUTRAL
     return fact.host, Verdict.TRIP if policy.breaker == "trip" else Verdict.FAILURE
-
-
-def _last_hint(attempts: tuple[Attempt, ...]) -> Hint | None:
-    return attempts[-1].hint if attempts else None

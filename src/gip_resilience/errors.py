@@ -5,7 +5,9 @@
     ResilienceError                 whatever we raise ourselves
     ├── CircuitOpenError            nothing was sent: the circuit of the host or the model is open
     ├── RateLimitedError            nothing was sent: the rate limit resets later than this call may wait
-    └── DeadlineExceededError       the call's own deadline has passed
+    ├── DeadlineExceededError       the call's own deadline has passed
+    └── StreamInterruptedError      an event stream broke after its 200, and could not be mended
+        └── StreamDivergedError     ... because the answer to the replay was another one
 
 Each adapter raises its library's kin of them, so that ``except httpx.TransportError`` or
 ``except requests.exceptions.ConnectionError`` keeps working, and ``except CircuitOpenError`` from this module
@@ -43,3 +45,36 @@ class RateLimitedError(ResilienceError):
 
 class DeadlineExceededError(ResilienceError):
     """The deadline of the whole call has passed, or would pass before another attempt."""
+
+
+class StreamInterruptedError(ResilienceError):
+    """An event stream ended before its answer did, and could not be mended.
+
+    Everything handed up before it is whole events of one answer, in order; nothing of it is repeated or made up.
+    The message never quotes it.
+
+    Attributes:
+        code: how it broke: ``stream_terminated``, ``stream_reset``, ``stream_stalled``, ``stream_garbled``,
+            ``not_a_stream``, ``stream_gap``, or the code of an error within the stream.
+        phase: how far it was: ``none`` (no output yet), ``output``, ``tail`` (every choice was finished).
+        delivered: the text of the answer that was handed up, as a person would have read it; ``None`` when it was
+            too long to be remembered (``stream.max_delivered``).
+        events: how many events were handed up.
+        attempts: how many requests were sent.
+    """
+
+    code: str = ""
+    phase: str = ""
+    delivered: str | None = ""
+    events: int = 0
+    attempts: int = 0
+
+
+class StreamDivergedError(StreamInterruptedError):
+    """A broken stream was replayed, and the new answer was not the one that had been handed up in part.
+
+    Attributes:
+        at: how many characters agreed, within the part of the answer (content, a tool's arguments) that differs.
+    """
+
+    at: int = 0

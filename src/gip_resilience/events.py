@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gip_resilience._report import CallReport
+    from gip_resilience._report import CallReport, Hop
     from gip_resilience.breaker import Transition
     from gip_resilience.state import CircuitKey
 
@@ -70,18 +70,34 @@ class CircuitChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamBroken:
+    """An event stream broke, and this is what is done about it.
+
+    Attributes:
+        host: whom the call is for.
+        model: the model, or an empty string.
+        hop: how it broke, and what is done.
+    """
+
+    host: str
+    model: str
+    hop: Hop
+
+
+@dataclass(frozen=True, slots=True)
 class CallEnded:
     """A call is over, one way or another."""
 
     report: CallReport
 
 
-Event = RetryScheduled | GateWaited | CircuitChanged | CallEnded
+Event = RetryScheduled | GateWaited | CircuitChanged | StreamBroken | CallEnded
 
 _METHODS: dict[type[Event], str] = {
     RetryScheduled: "on_retry_scheduled",
     GateWaited: "on_gate_waited",
     CircuitChanged: "on_circuit_changed",
+    StreamBroken: "on_stream_broken",
     CallEnded: "on_call_ended",
 }
 
@@ -91,7 +107,7 @@ class Announcer:
 
     Args:
         observers: objects with any of the methods ``on_retry_scheduled``, ``on_gate_waited``,
-            ``on_circuit_changed``, ``on_call_ended``.
+            ``on_circuit_changed``, ``on_stream_broken``, ``on_call_ended``.
 
     Raises:
         TypeError: an observer has none of these methods.

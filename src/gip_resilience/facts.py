@@ -230,6 +230,48 @@ def transport_fact(kind: str) -> Fact:
         raise ValueError(f"unknown transport failure {kind!r}; expected one of {sorted(TRANSPORT)}") from None
 
 
+def _broken(code: str, *, terminal: bool = False) -> Fact:
+    """Return the fact of an event stream that broke after its 200."""
+    return Fact(
+        code,
+        Category.STREAM,
+        Retry.NEVER if terminal else Retry.STREAM,
+        Scope.MODEL,
+        Verdict.NEUTRAL,
+        # A second answer that differs from the first is nobody's ill health.
+        Verdict.NEUTRAL if terminal else Verdict.FAILURE,
+        "other" if terminal else "stream",
+        200,
+        sent=Sent.MAYBE,
+    )
+
+
+STREAM: Final[Mapping[str, Fact]] = {
+    fact.code: fact
+    for fact in (
+        _broken("stream_terminated"),
+        _broken("stream_reset"),
+        _broken("stream_stalled"),
+        _broken("stream_garbled"),
+        _broken("not_a_stream"),
+        _broken("stream_diverged", terminal=True),
+        _broken("stream_gap", terminal=True),
+    )
+}
+"""How a stream breaks without a word of the server's.
+
+``stream_terminated`` (the gateway's own code for it): it ended in order, but before its terminal marker;
+``stream_reset``: the connection broke; ``stream_stalled``: silence for longer than the read or idle timeout;
+``stream_garbled``: an event that is not what the protocol promises; ``not_a_stream``: the answer to an attempt to
+go on is no event stream; ``stream_diverged``: a replay said something else; ``stream_gap``: a resume left events out.
+"""
+
+
+def stream_fact(kind: str) -> Fact:
+    """Return the prebuilt fact of a stream that broke; *kind* is a key of `STREAM`."""
+    return STREAM[kind]
+
+
 OK: Final = Fact(
     "ok", Category.SUCCESS, Retry.NEVER, Scope.REQUEST, Verdict.SUCCESS, Verdict.SUCCESS, status=200
 )

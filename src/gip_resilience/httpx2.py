@@ -14,8 +14,9 @@ import httpx2
 
 from gip_resilience import errors
 from gip_resilience._answers import Noted
-from gip_resilience._httpx_family import AsyncPort, Kit, SyncPort
-from gip_resilience._httpx_streams import AsyncRelay, SyncRelay
+from gip_resilience._httpx_family import AsyncPort, SyncPort
+from gip_resilience._httpx_kit import Kit
+from gip_resilience._httpx_streams import AsyncMended, AsyncRelay, SyncMended, SyncRelay
 from gip_resilience.drive import adrive, drive
 from gip_resilience.resilience import Resilience
 
@@ -32,6 +33,9 @@ __all__ = [
     "DeadlineExceededError",
     "RateLimitedError",
     "ResilientTransport",
+    "StreamDivergedError",
+    "StreamInterruptedError",
+    "StreamStalledError",
 ]
 
 
@@ -45,6 +49,18 @@ class RateLimitedError(errors.RateLimitedError, httpx2.TransportError):
 
 class DeadlineExceededError(errors.DeadlineExceededError, httpx2.TimeoutException):
     """The deadline of the whole call has passed."""
+
+
+class StreamInterruptedError(errors.StreamInterruptedError, httpx2.RemoteProtocolError, httpx2.ReadError):
+    """An event stream broke, and could not be mended. Kin of both errors that httpx2 has for that."""
+
+
+class StreamStalledError(errors.StreamInterruptedError, httpx2.ReadTimeout):
+    """An event stream fell silent, and could not be mended."""
+
+
+class StreamDivergedError(errors.StreamDivergedError, httpx2.RemoteProtocolError):
+    """A broken event stream was replayed, and the answer was another one."""
 
 
 class _Recording(httpx2.SyncByteStream):
@@ -75,6 +91,14 @@ class _AsyncRelay(AsyncRelay, httpx2.AsyncByteStream):
     """A response body that was begun."""
 
 
+class _Mended(SyncMended, httpx2.SyncByteStream):
+    """An event stream that we look after."""
+
+
+class _AsyncMended(AsyncMended, httpx2.AsyncByteStream):
+    """An event stream that we look after."""
+
+
 KIT = Kit(
     request=httpx2.Request,
     response=httpx2.Response,
@@ -86,10 +110,17 @@ KIT = Kit(
         "rate_limited": RateLimitedError,
         "deadline": DeadlineExceededError,
     },
+    interruptions={
+        "": StreamInterruptedError,
+        "stream_stalled": StreamStalledError,
+        "stream_diverged": StreamDivergedError,
+    },
     sync_recording=_Recording,
     async_recording=_AsyncRecording,
     sync_relay=_Relay,
     async_relay=_AsyncRelay,
+    sync_mended=_Mended,
+    async_mended=_AsyncMended,
 )
 
 

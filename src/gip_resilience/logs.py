@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gip_resilience.breaker import State
 
 if TYPE_CHECKING:
-    from gip_resilience.events import CircuitChanged, GateWaited, RetryScheduled
+    from gip_resilience.events import CircuitChanged, GateWaited, RetryScheduled, StreamBroken
 
 logger = logging.getLogger("gip_resilience")
 
@@ -45,3 +45,8 @@ class LogObserver:
         level = logging.WARNING if change.after is State.OPEN else logging.INFO
         where = " ".join(part for part in event.circuit if part)
         logger.log(level, "circuit %s: %s -> %s (%s)", where, change.before, change.after, change.reason)
+
+    def on_stream_broken(self, event: StreamBroken) -> None:
+        """Log how the stream broke and what is done: a WARNING where nothing can be."""
+        level = logging.WARNING if event.hop.action in {"fail", "unguarded"} else logging.INFO
+        logger.log(level, "stream %s %s: %s", event.host, event.model or "-", event.hop)

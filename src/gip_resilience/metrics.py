@@ -28,6 +28,9 @@ class Snapshot:
         waits: seconds paused, by reason (``backoff``, ``hint``, ``gate``, ``circuit``).
         refusals: calls, or further attempts of them, that were not sent, by reason.
         opened: how often a circuit opened, by (host, model).
+        streams: event streams: ``opened``, ``breaks``, and what was done about these: ``restart``, ``resume``,
+            ``replay``, ``marker`` (supplied), ``end`` (nothing was missing), ``fail``; ``diverged`` (replays);
+            ``unguarded`` (too long for us).
     """
 
     calls: Mapping[tuple[str, str, str], int]
@@ -36,6 +39,7 @@ class Snapshot:
     waits: Mapping[str, float]
     refusals: Mapping[str, int]
     opened: Mapping[tuple[str, str], int]
+    streams: Mapping[str, int]
 
     def as_dict(self) -> dict[str, object]:
         """The same as plain dictionaries, ready for JSON: keys of several parts are joined by ``|``."""
@@ -66,6 +70,7 @@ class Metrics:
         self._waits: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._opened: Counter[tuple[str, str]] = Counter()
+        self._streams: Counter[str] = Counter()
         self._retries = 0
         self._hosts: set[str] = set()
         self._models: set[str] = set()
@@ -104,6 +109,11 @@ class Metrics:
         with self._lock:
             self._opened[self._names(host, model)] += 1
 
+    def streamed(self, what: str) -> None:
+        """Something happened to an event stream."""
+        with self._lock:
+            self._streams[what] += 1
+
     def ended(self, host: str, model: str, outcome: str) -> None:
         """A call that did not succeed at once is over."""
         with self._lock:
@@ -120,6 +130,7 @@ class Metrics:
                 MappingProxyType(dict(self._waits)),
                 MappingProxyType(dict(self._refusals)),
                 MappingProxyType(dict(self._opened)),
+                MappingProxyType(dict(self._streams)),
             )
 
     def _names(self, host: str, model: str) -> tuple[str, str]:

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from gip_resilience._drains import Drains
+from gip_resilience._record import Surroundings
 from gip_resilience.breaker import BreakerView, Control
 from gip_resilience.clock import SystemClock
 from gip_resilience.config import Config, Overrides
-from gip_resilience.engine import Call, Surroundings
+from gip_resilience.engine import Call
 from gip_resilience.events import Announcer
 from gip_resilience.logs import LogObserver
 from gip_resilience.metrics import Metrics
@@ -64,6 +66,7 @@ class Resilience:
         self.store: Store = MemoryStore(chance=chance) if store is None else store
         self.metrics = Metrics()
         self.breakers = Breakers(self)
+        self.drains = Drains(self.clock.monotonic)
         self._world = Surroundings(
             self.store, self.clock.monotonic, chance, self.metrics, Announcer((LogObserver(), *observers))
         )

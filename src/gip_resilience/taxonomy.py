@@ -16,6 +16,7 @@ from gip_resilience._gip import GIP, Code
 from gip_resilience.facts import (
     OK,
     POLICY_CLASSES,
+    STREAM,
     TRANSPORT,
     Category,
     Fact,
@@ -24,6 +25,7 @@ from gip_resilience.facts import (
     Scope,
     Sent,
     Verdict,
+    stream_fact,
     transport_fact,
 )
 from gip_resilience.hints import retry_hint, should_retry
@@ -46,6 +48,7 @@ __all__ = [
     "Verdict",
     "classify",
     "known_codes",
+    "stream_fact",
     "transport_fact",
 ]
 
@@ -73,7 +76,7 @@ def known_codes() -> frozenset[str]:
     from gip_resilience import dialects
 
     synthetic = {"ok", "html_200", "error_200", *(f"http_{status}" for status in range(400, 600))}
-    return frozenset({*GIP, *TRANSPORT, *synthetic, *dialects.codes()})
+    return frozenset({*GIP, *TRANSPORT, *STREAM, *synthetic, *dialects.codes()})
 
 
 _HTML_200 = Rule(

@@ -71,4 +71,6 @@ def _setting(name: str, value: Any, default: Any) -> Iterator[tuple[str, str, st
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -10,6 +10,7 @@ from gip_resilience._config_errors import closest
 from gip_resilience.cli.output import CommandError, columns, paragraph
 from gip_resilience.cli.settings import load
 from gip_resilience.config import Config
+from gip_resilience.facts import STREAM
 from gip_resilience.policy import CUSTOM
 from gip_resilience.taxonomy import Code, Fact, Retry, Rule, Verdict
 
@@ -54,6 +55,12 @@ MEANINGS: Final = {
     "connection_lost": "The connection broke before the whole answer had come.",
     "protocol_error": "What came back is not HTTP.",
     "truncated_body": "A JSON answer breaks off.",
+    "stream_reset": "The connection broke in the middle of an event stream.",
+    "stream_stalled": "An event stream fell silent.",
+    "stream_garbled": "An event of a stream is not what its protocol promises.",
+    "stream_diverged": "A broken stream was replayed, and the answer was another one.",
+    "stream_gap": "A stream was resumed, and events were left out or another answer began.",
+    "not_a_stream": "An attempt to go on with a stream was answered with something else.",
     "html_200": "A good status, but an HTML page where JSON was promised.",
     "error_200": "A good status, but an error in the body that has no name.",
 }
@@ -174,6 +181,8 @@ def _unnamed(name: str) -> Rule | Fact:
         return UNNAMED_IN_200
     if name == "html_200":
         return taxonomy.classify(200, (), b"<html>", expect_json=True)
+    if name in STREAM:
+        return taxonomy.stream_fact(name)
     return taxonomy.transport_fact(name)
 
 

@@ -1,0 +1,135 @@
+"""The classes of httpx or httpx2 as the ports need them, and what the errors of either mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gip_resilience.errors import ResilienceError
+from gip_resilience.taxonomy import transport_fact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gip_resilience.errors import StreamInterruptedError
+    from gip_resilience.taxonomy import Fact
+
+
+class Maker(Protocol):
+    """A class of the kit's package, called to make one of its objects."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """The classes of one package, as the ports need them.
+
+    Attributes:
+        request: the Request class.
+        response: the Response class.
+        byte_stream: its ByteStream class: a body in memory.
+        transport_error: base of the errors a transport may raise.
+        kinds: error class name to the kind of failure it is (see `gip_resilience.taxonomy.transport_fact`).
+        read_timeout: raised when the deadline cuts an attempt short.
+        refusals: our exceptions as kin of the package's own, by kind of refusal.
+        interruptions: the same for a stream that breaks, by code; the empty code stands for all others.
+        recording: stream classes over a recorded request body, sync and async.
+        relay: stream classes over a response body that was begun, sync and async.
+        mended: stream classes over an event stream that we look after, sync and async.
+    """
+
+    request: Maker
+    response: Maker
+    byte_stream: type
+    transport_error: type[Exception]
+    read_timeout: Maker
+    refusals: Mapping[str, type[ResilienceError]]
+    interruptions: Mapping[str, type[StreamInterruptedError]]
+    sync_recording: Maker
+    async_recording: Maker
+    sync_relay: Maker
+    async_relay: Maker
+    sync_mended: Maker
+    async_mended: Maker
+
+
+KINDS: Mapping[str, str] = {
+    "ConnectTimeout": "connect_timeout",
+    "ConnectError": "connect_error",
+    "ProxyError": "connect_error",
+    "PoolTimeout": "pool_timeout",
+    "ReadTimeout": "read_timeout",
+    "WriteTimeout": "write_timeout",
+    "ReadError": "connection_lost",
+    "WriteError": "connection_lost",
+    "CloseError": "connection_lost",
+    "RemoteProtocolError": "connection_lost",
+    "LocalProtocolError": "invalid_request_local",
+}
+"""The packages' error classes, by name: the names are the same in both."""
+
+_CAUSES = 6
+"""How many errors deep a reason is looked for: client, httpcore, anyio or trio, ssl, and some to spare."""
+
+
+def explain(error: Exception, kit: Kit) -> Fact | None:
+    """What an error of the client means, or ``None`` when it is not about the exchange at all.
+
+    Our own errors (another layer of ours below), errors of the caller's, and requests the client would not
+    even try are none of our business: they pass through.
+    """
+    if not isinstance(error, kit.transport_error) or isinstance(error, ResilienceError):
+        return None
+    for cls in type(error).__mro__:
+        kind = KINDS.get(cls.__name__)
+        if kind is None:
+            continue
+        if kind == "connect_error" and _is_certificate_error(error):
+            kind = "tls_error"
+        elif kind == "connection_lost" and _was_refused_stream(error):
+            kind = "refused_stream"
+        return transport_fact(kind)
+    return None
+
+
+def _is_certificate_error(error: object) -> bool:
+    """A certificate that does not verify now will not verify in a second either.
+
+    Under trio only a deeper cause says so, and httpcore hands its cause on as an argument. What was being handled
+    around the call (``__context__``) is the caller's and no cause.
+    """
+    for _ in range(_CAUSES):
+        if not isinstance(error, BaseException):
+            return False
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return True
+        error = error.__cause__ or next(iter(error.args), None)
+    return False
+
+
+def _was_refused_stream(error: Exception) -> bool:
+    """HTTP/2 says when a request was not processed; httpcore passes that on only as text."""
+    text = str(error)
+    return ("StreamReset" in text and "error_code:7," in text + ",") or (
+        "ConnectionTerminated" in text and "last_stream_id:0," in text + ","
+    )
+
+
+_BELOW = frozenset({"anyio", "h11", "h2", "hpack", "httpcore", "httpcore2", "trio"})
+"""Packages under the clients. Some of their errors come up untranslated while a body is read."""
+
+
+def breakage(error: Exception, kit: Kit) -> str:
+    """How an error breaks a stream that is being read (a key of `gip_resilience.facts.STREAM`), or nothing.
+
+    Both packages let errors of the layers below through here (``ssl.SSLError``, ``anyio.EndOfStream``, h2's
+    ``InvalidBodyLengthError``), so more counts than `explain` takes for theirs.
+    """
+    if isinstance(error, ResilienceError):
+        return ""
+    fact = explain(error, kit)
+    if isinstance(error, TimeoutError) or (fact is not None and fact.code == "read_timeout"):
+        return "stream_stalled"
+    below = type(error).__module__.partition(".")[0] in _BELOW
+    return "stream_reset" if fact is not None or below or isinstance(error, (OSError, EOFError)) else ""

@@ -1,0 +1,76 @@
+"""A body of httpx or httpx2 that is read under the retry."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from gip_resilience.drive import untraced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from gip_resilience._httpx_family import BasePort
+    from gip_resilience.taxonomy import Fact
+
+
+class Reading:
+    """A body being read under the retry: how far it got, and what ended it."""
+
+    __slots__ = ("_failing", "_give_up", "_limit", "_port", "_size", "broken", "cause", "chunks", "whole")
+
+    def __init__(self, port: BasePort, response: Any, limit: int) -> None:
+        self._port = port
+        self._limit = limit
+        self._failing = response.status_code >= 400
+        self._give_up = port.clock.monotonic() + port.error_timeout
+        self._size = 0
+        self.chunks: list[bytes] = []
+        self.whole = False
+        self.broken: Fact | None = None
+        self.cause: Exception | None = None
+
+    def goes_on(self, chunk: bytes | None) -> bool:
+        """Keep one chunk (``None``: the end came); whether to read another."""
+        if chunk is None:
+            self.whole = True
+            return False
+        self.chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size >= self._limit:
+            return False
+        return not self._failing or self._port.clock.monotonic() < self._give_up
+
+    def broke(self, error: Exception) -> bool:
+        """The body ended in an error; whether that is the client's own, and so a failed exchange."""
+        self.broken = self._port.explain(error)
+        if self.broken is None:
+            return False
+        # It is raised anew when the caller reads that far; the way it came to us is of no use to anybody.
+        self.cause = untraced(error)
+        return True
+
+    def impatience(self) -> AbstractContextManager[None]:
+        """Read an error body with a short timeout of its own; a stalled one must not hold up the decision.
+
+        Both packages read the timeout of a body from the request's extensions when its first chunk is asked
+        for, so that is when the shorter one is in place.
+        """
+        if not self._failing:
+            return nullcontext()
+        return _shorter_reads(self._port.sent.extensions, self._port.error_timeout)
+
+
+@contextmanager
+def _shorter_reads(extensions: dict[str, Any], seconds: float) -> Iterator[None]:
+    given = extensions.get("timeout")
+    if not isinstance(given, dict):
+        yield
+        return
+    read = given.get("read")
+    extensions["timeout"] = {**given, "read": seconds if read is None else min(read, seconds)}
+    try:
+        yield
+    finally:
+        extensions["timeout"] = given

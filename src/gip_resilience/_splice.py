@@ -1,0 +1,557 @@
+"""One event stream made out of the pieces of several: what is handed up, and when it is whole. Pure.
+
+Bytes go in as they come (without content encoding), and whole events come out, unchanged while nothing fails. A
+`Splice` knows at every moment how far the answer has come *as the caller has seen it*, and that decides what can be
+done about a break:
+
+* What only opens an answer (a role, an id) is held back until the first output, so that until then a new attempt can
+  take the place of the failed one without a trace.
+* What was handed up is remembered by reference, and only looked at again after a break.
+* In a resumed stream, what was seen before is dropped; a replayed one is compared, and nothing of it comes out that
+  the caller has, or that does not continue it.
+
+A stream nobody can make sense of is passed through, untouched.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gip_resilience._replay import Diverged, Replay
+from gip_resilience.hints import Hint
+from gip_resilience.recovery import Action, Broken, Decision, Phase, decide
+from gip_resilience.sse import EventSplitter, parse
+from gip_resilience.streams import Kind, confirm, grammar_for, is_bare_error
+from gip_resilience.taxonomy import classify, stream_fact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gip_resilience.config import Config
+    from gip_resilience.recovery import Asked, Origin
+    from gip_resilience.sse import Block
+    from gip_resilience.streams import Said
+    from gip_resilience.taxonomy import Fact
+
+BOM = b"\xef\xbb\xbf"
+
+_OVERHEAD = 80
+"""Bytes that remembering one event costs beside its text, about: the object, and its place in a list."""
+
+_UNLIMITED = sys.maxsize
+
+
+class Splice:
+    """One stream for the caller, out of the answers to one or more requests.
+
+    Feed it (`feed`, `end`, `lose`), and hand up what comes out. When `broken` is set it waits for a decision:
+    `decide`, then `begin` with the next answer, `complete`, or `fail`.
+
+    Args:
+        config: limits, what is allowed, and the dialect of errors.
+        path: of the request's URL; tells which protocol to expect.
+        origin: the request, for taking the stream up again.
+        body: gives the request's body, or ``None``; asked only when it matters.
+        time: gives the Unix time, for hints that name a date.
+
+    Attributes:
+        broken: how the stream broke; ``None`` while it flows.
+        over: whether nothing more will come out.
+        events: how many events came out.
+        notice: why the stream is not, or not fully, guarded any more, once that is so.
+        diverged_at: how many characters of a replay agreed, after it diverged.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        path: str,
+        origin: Origin,
+        body: Callable[[], Asked],
+        time: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._settings = config.stream
+        self._origin = origin
+        self._body = body
+        self._asked: Asked | None = None
+        self._time = time
+        self._expected = self._grammar = grammar_for(path)
+        self._settled = self._confirmed = False
+        self._generic = self._grammar is None and origin.resumable
+        self._unguarded = False
+        self._splitter = EventSplitter(max_event=_UNLIMITED)
+        self._attempts = 1
+        self._fresh = True
+        # What the caller has seen.
+        self._committed = False
+        self._done = False
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._delivered: list[bytes] = []
+        self._delivered_size = 0
+        self._forgotten = False
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+        self._usage = False
+        self._response_id = ""
+        self._sequence: int | None = None
+        self._background = False
+        self._last_id: bytes | None = None
+        self._ids: set[bytes] = set()
+        # How this attempt goes on from there.
+        self._replay: Replay | None = None
+        self._resuming = False
+        self._pause: int | None = None
+        self._error = b""
+        self._final = False
+        self.broken: Fact | None = None
+        self.over = False
+        self.events = 0
+        self.notice = ""
+        self.diverged_at = 0
+
+    # ---- the stream as it comes --------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; return what can be handed up of them, possibly nothing."""
+        if self._unguarded:
+            return data
+        splitter = self._splitter
+        aligned = not splitter.size and self._replay is None
+        blocks = splitter.feed(data)
+        out: list[bytes] = []
+        for number, raw in enumerate(blocks, 1):
+            self._take(raw, out)
+            if self.over:
+                out += self._trailing(blocks[number:])
+                break
+            if self.broken is not None:
+                break
+            if not self.guarded and self._confirmed:
+                return b"".join([*out, *blocks[number:], self._rest()])
+        if splitter.size > self._settings.max_event and not self.over and self.broken is None:
+            self._too_long(out)
+        if aligned and not splitter.size and out and out == blocks:
+            return data  # unchanged: spare the copy
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def end(self) -> bytes:
+        """The body came to its end, in order; return what can be handed up of what was left."""
+        tail = self._splitter.pending
+        grammar = self._grammar
+        if self._generic:
+            # Without a marker nobody can say whether this was meant; a server that resumes tells us when we ask.
+            if self._last_id or self._origin.method == "GET":
+                self._break(stream_fact("stream_terminated"))
+            else:
+                self.over = True
+            return b""
+        if self._unguarded or grammar is None:
+            self.over = True
+            return tail
+        if tail.strip():
+            if is_bare_error(tail):
+                self._break_in_band(tail, final=False)
+                return b""
+            block = tail.rstrip(b"\r\n") + b"\n\n"
+            if grammar.read(parse(block), block).kind is Kind.END:
+                # Some servers leave out the last line end; every byte of the answer is there.
+                out: list[bytes] = []
+                self._take(block, out)
+                return b"".join(out)
+        if self.phase is Phase.TAIL and not grammar.marker:
+            self.over = True  # this protocol has no marker
+            return b"" if tail.strip() else tail  # the LF of the last CRLF
+        self._break(stream_fact("stream_terminated"))
+        return b""
+
+    def lose(self, kind: str) -> None:
+        """The body broke off; *kind* is one of `gip_resilience.facts.STREAM`."""
+        self._break(stream_fact(kind))
+
+    def after(self, data: bytes) -> bytes:
+        """Take bytes that came after the terminal marker; return what belongs to the stream all the same."""
+        return b"".join(self._trailing(self._splitter.feed(data)))
+
+    def _trailing(self, blocks: list[bytes]) -> list[bytes]:
+        """What may follow the terminal event: a gateway's ``[DONE]``, where the protocol has none of its own."""
+        grammar = self._grammar
+        if grammar is None or not grammar.trailing_done:
+            return []
+        found = [raw for raw in blocks[:1] if grammar.read(parse(raw), raw).kind is Kind.END]
+        self.events += len(found)
+        return found
+
+    def _take(self, raw: bytes, out: list[bytes]) -> None:
+        """Look at one whole block, and say what becomes of it."""
+        if self._fresh:
+            self._fresh = False
+            if raw.startswith(BOM):
+                bare = raw[3:]
+                block = parse(bare)
+                if self._attempts > 1:
+                    raw = bare  # only the first bytes of a stream may be a mark
+            else:
+                block = parse(raw)
+        else:
+            block = parse(raw)
+        if block.retry is not None:
+            self._pause = block.retry
+        if not self._confirmed and block.data is not None and not self._confirm(block, raw, out):
+            return
+        grammar = self._grammar
+        if grammar is None or self._generic:
+            self._take_generic(block, raw, out)
+            return
+        said = grammar.read(block, raw)
+        kind = said.kind
+        if kind is Kind.ERROR:
+            self._break_in_band(raw, final=said.final)
+        elif kind is Kind.GARBLED:
+            self._break(stream_fact("stream_garbled"))
+        elif self._replay is not None:
+            self._take_replayed(said, block, raw, out)
+        elif self._resuming and self._was_seen(said, block, raw):
+            pass
+        else:
+            self._hand_up(said, block, raw, out)
+
+    def _confirm(self, block: Block, raw: bytes, out: list[bytes]) -> bool:
+        """Learn from the first event which protocol this is; whether to go on with it."""
+        found = confirm(self._expected, block, raw)
+        self._confirmed = True
+        if self._settled:
+            if found is not None and self._grammar is not None and found.name == self._grammar.name:
+                return True
+            if self._generic:
+                return True
+            self._break(stream_fact("stream_garbled"))
+            return False
+        self._settled = True
+        self._expected = self._grammar = found
+        self._generic = found is None and self._origin.resumable
+        if found is not None or self._generic:
+            return True
+        self._let_go(out)
+        out.append(raw)
+        return False
+
+    def _hand_up(self, said: Said, block: Block, raw: bytes, out: list[bytes]) -> None:
+        """A block that is new to the caller: hand it up, or hold it back."""
+        kind = said.kind
+        if kind is Kind.OUTPUT or kind is Kind.FINISH:
+            if self._held:
+                self._release(out)
+            self._committed = True
+            if said.indexes:
+                self._seen.update(said.indexes)
+            if kind is Kind.FINISH:
+                self._finished.update(said.finished)
+        elif kind is Kind.END:
+            self._release(out)
+            self._done = self.over = True
+        elif not self._committed and (kind is Kind.LIFECYCLE or self._held):
+            if said.background or said.response_id:
+                self._told(said)
+            if not self._is_kept(block):
+                self._hold(raw, out)
+                return
+            self._release(out)
+            self._committed = True
+        if said.usage:
+            self._usage = True
+        if said.sequence is not None:
+            self._told(said)
+        if block.id is not None:
+            self._commit_id(block.id)
+        self._forward(raw, out, counts=kind is not Kind.NOTHING)
+
+    def _take_generic(self, block: Block, raw: bytes, out: list[bytes]) -> None:
+        """A block of a stream whose protocol is not known: while it can be resumed, its ids matter."""
+        if block.id is not None and self._resuming and block.id in self._ids:
+            return
+        if block.id is not None:
+            self._commit_id(block.id)
+        if block.data is not None:
+            self._committed = True
+        self._forward(raw, out, counts=block.data is not None)
+
+    def _take_replayed(self, said: Said, block: Block, raw: bytes, out: list[bytes]) -> None:
+        """A block of a second answer: only what continues the first comes out."""
+        replay = self._replay
+        if replay is None:
+            raise AssertionError("no replay")
+        try:
+            if said.kind is Kind.END:
+                replay.finish()
+                self._hand_up(said, block, raw, out)
+                return
+            new = replay.feed(raw)
+        except Diverged as divergence:
+            self.diverged_at = divergence.at
+            self._break(stream_fact("stream_diverged"))
+            return
+        if new:
+            if said.kind is Kind.FINISH:
+                self._finished.update(said.finished)
+            if said.usage:
+                self._usage = True
+            self._forward(new, out, counts=said.kind is not Kind.NOTHING)
+
+    def _was_seen(self, said: Said, block: Block, raw: bytes) -> bool:
+        """Whether the caller has a block of a resumed stream already; or the stream left one out (it broke)."""
+        if said.sequence is not None and self._sequence is not None:
+            if said.sequence <= self._sequence:
+                return True
+            if said.sequence > self._sequence + 1:
+                self._break(stream_fact("stream_gap"))
+                return True
+            return False
+        if block.id is not None and block.id in self._ids:
+            return True
+        if self._sequence is None and self._delivered and self._is_other_run(raw):
+            # Another answer, from its start: the server did not resume.
+            self._break(stream_fact("stream_gap"))
+            return True
+        return False
+
+    def _is_other_run(self, raw: bytes) -> bool:
+        if b"message_start" in raw[:64]:
+            return True
+        mine, other = (_run(block) for block in (self._delivered[-1], raw))
+        return bool(mine) and bool(other) and mine != other
+
+    def _told(self, said: Said) -> None:
+        if said.sequence is not None:
+            self._sequence = said.sequence
+        if said.response_id:
+            self._response_id = said.response_id
+        self._background = self._background or said.background
+
+    def _is_kept(self, block: Block) -> bool:
+        """Whether what opens an answer need not be held back: the server can go on from it."""
+        if self._origin.resumable and block.id:
+            return True
+        if not self._settings.cursor or not self._response_id:
+            return False
+        return self._background or self._origin.method == "GET" or self._request().background
+
+    # ---- what the caller has -----------------------------------------------------------------------------
+
+    def _hold(self, raw: bytes, out: list[bytes]) -> None:
+        self._held.append(raw)
+        self._held_size += len(raw) + _OVERHEAD
+        if self._held_size > self._settings.max_held:
+            self._release(out)
+            self._committed = True
+
+    def _release(self, out: list[bytes]) -> None:
+        for raw in self._held:
+            self._note_id(raw)
+            self._forward(raw, out, counts=True)
+        self._held.clear()
+        self._held_size = 0
+
+    def _note_id(self, raw: bytes) -> None:
+        if b"id" in raw:
+            found = parse(raw).id
+            if found is not None:
+                self._commit_id(found)
+
+    def _forward(self, raw: bytes, out: list[bytes], *, counts: bool) -> None:
+        out.append(raw)
+        if not counts:
+            return
+        self.events += 1
+        if self._forgotten:
+            return
+        self._delivered_size += len(raw) + _OVERHEAD
+        if self._delivered_size > self._settings.max_delivered:
+            self._forgotten = True
+            self._delivered.clear()
+            self._ids.clear()
+            self.notice = "longer than stream.max_delivered"
+        else:
+            self._delivered.append(raw)
+
+    def _commit_id(self, found: bytes) -> None:
+        self._last_id = found
+        if self._origin.resumable and not self._forgotten:
+            self._ids.add(found)
+
+    def _too_long(self, out: list[bytes]) -> None:
+        """An event is longer than we hold: let it through, and all that follows."""
+        if self._replay is not None or self._resuming:
+            self._break(stream_fact("stream_garbled"))  # there is no way to tell what of it is new
+            return
+        self.notice = "an event is longer than stream.max_event"
+        self._let_go(out)
+        out.append(self._rest())
+
+    def _let_go(self, out: list[bytes]) -> None:
+        self._release(out)
+        self._committed = self._unguarded = True
+
+    def _rest(self) -> bytes:
+        """What has come of an event that nobody waits for the end of."""
+        splitter, self._splitter = self._splitter, EventSplitter(max_event=_UNLIMITED)
+        return splitter.pending
+
+    # ---- breaks ------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """How far the answer has come."""
+        if self._done:
+            return Phase.DONE
+        if not self._committed:
+            return Phase.NONE
+        if not self._finished or not self._seen <= self._finished:
+            return Phase.OUTPUT
+        choices = self._request().choices
+        return Phase.TAIL if all(index in self._finished for index in range(choices)) else Phase.OUTPUT
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a break of this stream is ours to deal with."""
+        return not self._unguarded and (self._grammar is not None or self._generic)
+
+    @property
+    def in_band(self) -> bool:
+        """Whether the server said within the stream that it broke."""
+        return bool(self._error)
+
+    def _request(self) -> Asked:
+        if self._asked is None:
+            self._asked = self._body()
+        return self._asked
+
+    def _break(self, fact: Fact) -> None:
+        if self._pause is not None and fact.hint is None:
+            fact = replace(fact, hint=Hint(self._pause / 1000.0, "sse.retry"))
+        self.broken = fact
+        self._error = b""
+        self._final = False
+
+    def _break_in_band(self, raw: bytes, *, final: bool) -> None:
+        fact = classify(
+            200, (), raw, dialect=self._config.dialect, now=self._time(), in_stream=True, complete=True
+        )
+        self._break(stream_fact("stream_terminated") if fact.ok else fact)
+        self._error = raw
+        self._final = final
+
+    def decide(self) -> Decision:
+        """What to do about the break: see `gip_resilience.recovery`."""
+        fact = self.broken
+        if fact is None:
+            raise AssertionError("the stream is whole")
+        if self._unguarded:
+            return Decision(Action.FAIL, self.notice or "the protocol is not known")
+        if fact.code in ("stream_diverged", "stream_gap"):
+            return Decision(Action.FAIL, f"{fact.code} is not retried")
+        grammar = self._grammar
+        broken = Broken(
+            phase=self.phase,
+            in_band=self.in_band,
+            known=fact.known,
+            final=self._final,
+            response_id=self._response_id,
+            sequence=self._sequence,
+            background=self._background,
+            last_event_id=None if self._forgotten else self._last_id,
+            eventful=grammar is not None and not self._generic,
+            markered=grammar is not None and bool(grammar.marker),
+            too_long=self._forgotten,
+        )
+        return decide(broken, self._origin, self._request(), self._settings, self._obstacle)
+
+    def _obstacle(self) -> str:
+        return self._compare().obstacle
+
+    def _compare(self) -> Replay:
+        grammar = self._grammar
+        return Replay("" if grammar is None else grammar.name, self._delivered)
+
+    @property
+    def text(self) -> str | None:
+        """What a person would have read so far; ``None`` when it was too long to be remembered."""
+        return None if self._forgotten else self._compare().text
+
+    @property
+    def usage_missing(self) -> bool:
+        """Whether a usage chunk was asked for and has not come."""
+        return not self._usage and self._request().usage
+
+    def begin(self, action: Action, origin: Origin | None = None) -> None:
+        """The next answer is there.
+
+        Args:
+            action: how it follows on what the caller has.
+            origin: what its headers say about taking it up again, which counts when it begins anew.
+        """
+        self._attempts += 1
+        self.broken = None
+        self._error = b""
+        self._splitter = EventSplitter(max_event=_UNLIMITED)
+        self._fresh = True
+        self._confirmed = False
+        self._replay = self._compare() if action is Action.REPLAY else None
+        self._resuming = action is Action.RESUME
+        if action is Action.RESTART:
+            self._settled = False
+            self._origin = origin or self._origin
+            self._held.clear()
+            self._held_size = 0
+            self._response_id = ""
+            self._sequence = None
+
+    def complete(self, action: Action) -> bytes:
+        """Nothing of the answer is missing: end the stream, with the marker supplied if that is the action."""
+        self.broken = None
+        self.over = True
+        grammar = self._grammar
+        if action is not Action.MARKER or grammar is None:
+            return b""
+        self._done = True
+        self.events += 1
+        return grammar.marker
+
+    def stop(self) -> bool:
+        """The server says that there is no more; whether that is a good end."""
+        if not self._generic:
+            return False
+        self.broken = None
+        self.over = True
+        return True
+
+    def fail(self) -> bytes:
+        """Nothing can be done. Return the server's own last word, unchanged, if it has said one."""
+        self.broken = None
+        self.over = True
+        if not self._error:
+            return b""
+        out: list[bytes] = []
+        self._release(out)
+        return b"".join([*out, self._error])
+
+
+class _Run(msgspec.Struct):
+    id: str = ""
+
+
+_run_decoder = msgspec.json.Decoder(_Run)
+
+
+def _run(raw: bytes) -> str:
+    """What names the run an event belongs to, where its protocol repeats that in every event; else nothing."""
+    data = parse(raw).data
+    try:
+        return str(_run_decoder.decode(data).id) if data else ""
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
