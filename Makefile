@@ -16,16 +16,17 @@ DEMO := $(VENV)/demo.stamp
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types pytest format clean
+.PHONY: help demo test test-all lint types pytest format clean
 
 help:
-	@echo 'make demo    a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
-	@echo 'make test    everything: lint, types, tests'
-	@echo 'make lint    ruff check and ruff format --check'
-	@echo 'make types   mypy --strict and basedpyright'
-	@echo 'make pytest  the tests alone'
-	@echo 'make format  let ruff put the source in order'
-	@echo 'make clean   remove .venv and everything else that was made'
+	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
+	@echo 'make test     everything: lint, types, tests'
+	@echo 'make test-all the same, and what takes long: streams cut at every byte'
+	@echo 'make lint     ruff check and ruff format --check'
+	@echo 'make types    mypy --strict and basedpyright'
+	@echo 'make pytest   the tests alone'
+	@echo 'make format   let ruff put the source in order'
+	@echo 'make clean    remove .venv and everything else that was made'
 
 # The demo needs less than the tests; a .venv that is ready for the tests will do.
 demo: $(if $(wildcard $(DEV)),$(DEV),$(DEMO))
@@ -36,6 +37,9 @@ test: $(DEV)
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory pytest
+
+test-all: test
+	@$(BIN)/python -m pytest -p xdist -n $(JOBS) --dist worksteal -m exhaustive
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet

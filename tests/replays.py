@@ -78,8 +78,11 @@ def calls(index: int, **function: str) -> dict[str, Any]:
     return {"tool_calls": [{"index": index, **opener, "function": function}]}
 
 
-STOP = anthropic("message_stop")
-ROLE = {"role": "assistant", "content": ""}
+def unnumbered(name: str, arguments: str) -> dict[str, Any]:
+    """A piece of a tool call, as written by those who leave the index out."""
+    return {"function": {**({"name": name} if name else {}), "arguments": arguments}}
+
+
 USAGE = {"total_tokens": 3}
 
 
@@ -91,3 +94,10 @@ def usage(run: int = 1) -> bytes:
 def handed_up(replay: Replay, answer: Sequence[bytes]) -> list[bytes]:
     """What comes out of a whole answer."""
     return [new for raw in answer if (new := replay.feed(raw))]
+
+
+ROLE = {"role": "assistant", "content": ""}
+HELLO = [chat(ROLE), chat({"content": "Hel"}), chat({"content": "lo"})]
+OPENED = [chat(ROLE), chat(calls(0, name="f", arguments="")), chat(calls(0, arguments='{"a":'))]
+MESSAGE = [starts(), opens(), says("Hel"), says("lo")]
+STOP = anthropic("message_stop")

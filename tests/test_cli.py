@@ -13,7 +13,7 @@ import pytest
 
 import gip_resilience as gr
 from gip_resilience import taxonomy
-from gip_resilience.cli import check, demo, explain, main, running, screen
+from gip_resilience.cli import breaks, check, demo, explain, main, running, screen
 from gip_resilience.cli.afternoon import DEAD, Afternoon
 from gip_resilience.cli.clients import CLIENTS, Client
 from gip_resilience.gateway import FaultPlan, Gateway, HalfBody, Html, Rule
@@ -393,6 +393,22 @@ def test_what_mounting_changes() -> None:
     assert [score and score.requests for score in scores] == [10, 12] * 7 + [11, 12]
 
 
+def test_broken_streams_come_whole_when_mounted() -> None:
+    """Every reader gets every stream whole, mounted; bare, some are cut short and nobody can tell."""
+    tallies = breaks.run([client.name for client in CLIENTS])
+    bare = [tally for tally in tallies if not tally.mounted]
+    mounted = [tally for tally in tallies if tally.mounted]
+    ways = len(breaks.WAYS)
+
+    assert [tally.name for tally in mounted] == ["requests", "httpx", "httpx2", "openai"]
+    assert [tally.counts["whole"] for tally in mounted] == [ways] * 4
+    # One more request for each way but the one in which nothing is missing.
+    assert [tally.requests for tally in mounted] == [2 * ways - 1] * 4
+    assert all(tally.counts["short"] for tally in bare)
+    assert [tally.requests for tally in bare] == [ways] * 4
+    assert max(len(line) for line in breaks.table(tallies)) <= 80
+
+
 def test_demo_of_one_client(capsys: pytest.CaptureFixture[str]) -> None:
     """A client can be chosen, and the others then take no part."""
     assert main(["demo", "--calls", "3", "--client", "httpx trio"]) == 0
@@ -461,10 +477,13 @@ def test_live_progress_only_on_a_terminal(
 
 def test_both_screens_show_the_same_table(capsys: pytest.CaptureFixture[str]) -> None:
     """With rich or without, the words and numbers are the same."""
-    screen.PlainScreen().conclude(SCORES, 1.0)
-    plain = capsys.readouterr().out
-    screen.RichScreen().conclude(SCORES, 1.0)
-    rich = capsys.readouterr().out
+    tallies = [breaks.Tally("httpx", mounted=False), breaks.Tally("httpx", mounted=True)]
+    shown = []
+    for each in (screen.PlainScreen(), screen.RichScreen()):
+        each.conclude(SCORES)
+        each.conclude_streams(tallies, 1.0)
+        shown.append(capsys.readouterr().out)
+    plain, rich = shown
 
     assert [line.rstrip() for line in rich.split("\n") if line] == [
         line for line in plain.split("\n") if line

@@ -68,6 +68,7 @@ CHAT_EVENTS = [
     ("unknown", delta(content="", annotations=[{"url": "u"}]), SPEAKS),
     ("half of a surrogate pair", delta(content="\ud83d"), SPEAKS),
     ("delta of another type", choice(delta="Hello"), SPEAKS),
+    ("empty delta of another type", choice(delta=[]), OPENS),
     ("unknown kind of choice", choice(message={"content": "Hello"}), SPEAKS),
     ("no index", {"choices": [{"delta": {"content": "Hello"}}]}, SPEAKS),
     ("index of another type", {"choices": [{"index": "0", "delta": {"content": "Hello"}}]}, SPEAKS),
@@ -98,6 +99,11 @@ CHAT_EVENTS = [
     (
         "two choices",
         {"choices": [{"index": 0, "delta": {"role": "assistant"}}, {"index": 1, "delta": {"content": "b"}}]},
+        Said(Kind.OUTPUT, (), (0, 1)),
+    ),
+    (
+        "two choices, the first speaks",
+        {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {}}]},
         Said(Kind.OUTPUT, (), (0, 1)),
     ),
     (
@@ -268,6 +274,9 @@ MESSAGE_EVENTS = [
     ("error", {"error": {"type": "overloaded_error", "message": "Overloaded"}}, ERROR),
     ("of_tomorrow", {"delta": {}}, OUTPUT),
     ("of_tomorrow", {"error": {"type": "api_error"}}, ERROR),
+    ("content_block_delta", {"delta": {"text": "Hello"}, "error": {"type": "api_error"}}, ERROR),
+    ("message_stop", {"error": "upstream went away"}, ERROR),
+    ("message_stop", {"error": None}, END),
 ]
 
 
@@ -304,6 +313,11 @@ GEMINI_EVENTS = [
         "one of two ends",
         {"candidates": [{"content": {"parts": [{"text": "a"}]}}, {"index": 1, "finishReason": "STOP"}]},
         Said(Kind.FINISH, (1,), (0, 1)),
+    ),
+    (
+        "two candidates, the first speaks",
+        {"candidates": [{"content": {"parts": [{"text": "a"}]}}, {"index": 1, "content": {"parts": []}}]},
+        Said(Kind.OUTPUT, (), (0, 1)),
     ),
     ("refused prompt", {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}, ENDS),
     ("refused prompt, no candidates", {"candidates": [], "promptFeedback": {"blockReason": "OTHER"}}, ENDS),

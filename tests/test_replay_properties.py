@@ -255,20 +255,9 @@ def test_an_answer_that_is_cut_short_is_never_taken_for_whole(grammar: str, data
 
 
 KEYS = [
-    *(
-        "choices",
-        "delta",
-        "text",
-        "content",
-        "role",
-        "tool_calls",
-        "function_call",
-        "function",
-        "name",
-        "arguments",
-    ),
-    *("finish_reason", "logprobs", "usage", "id", "index", "candidates", "parts", "thought", "finishReason"),
-    *("type", "content_block", "stop_reason"),
+    *("choices", "delta", "text", "content", "role", "tool_calls", "function_call", "function", "name"),
+    *("arguments", "finish_reason", "logprobs", "usage", "id", "index", "candidates", "parts", "thought"),
+    *("finishReason", "type", "content_block", "stop_reason"),
 ]
 VALUES = st.sampled_from(
     ["message_start", "content_block_start", "content_block_delta", "text_delta", "text"]

@@ -213,7 +213,6 @@ def test_the_splitter_changes_no_byte(data: bytes, sizes: list[int]) -> None:
 @example(b"data: \n\n")
 @example(b"data: a\r\n\n")
 @example(b"data: a\ndata: b\n\n")
-@example(b"data: a\n:\n\n")
 @example(b"event: a\rdata: b\ndata: c\n\n")
 @example(b"event: a\n\n")
 @example(b"data: a\nb")
@@ -475,7 +474,7 @@ def seconds(machine: Machine, data: bytes, size: int) -> float:
     ],
 )
 def test_time_is_linear(unit: bytes, count: int, size: int, machine: Machine) -> None:
-    """Eight times as much takes about eight times as long, where looking back would make it sixty-four times."""
+    """Eight times as much takes about eight times as long; looking back would make it sixty-four times."""
     short, long = (b"data: " + unit * n + b"\n\n" for n in (count, 8 * count))
 
     # A busy machine may spoil a measurement, but it cannot spoil three and let none pass.

@@ -109,7 +109,7 @@ class AsyncRelay:
         await aclose_for_certain(self._inner)
         rest = self._rest
         if isinstance(rest, AsyncGenerator):
-            if rest.ag_running:
+            if getattr(rest, "ag_running", False):
                 return  # another task is reading, and closes this once more when it comes back
             self._rest = None
             await _unwind(rest)

@@ -1,4 +1,4 @@
-"""Live through a bad afternoon at a local gateway, with and without resilience.
+"""Live through a bad afternoon at a local gateway, and read streams that break, with and without resilience.
 
 Every client does the same work twice, bare and mounted, each time at a gateway of its own that plays the same
 plan with the same seed. Nothing leaves this machine.
@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from gip_resilience.cli import screen
+from gip_resilience.cli import breaks, screen
 from gip_resilience.cli.afternoon import Afternoon
 from gip_resilience.cli.clients import CLIENTS
 from gip_resilience.cli.output import CommandError
@@ -71,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         for half in (bare, mounted):
             _wait_for(half, look)
     scores = [_score(run) for pair in zip(bare, mounted, strict=True) for run in pair]
-    shown.conclude(scores, time.monotonic() - started)
+    shown.conclude(scores)
+    tallies = breaks.run([client.name for client in present])
+    shown.conclude_streams(tallies, time.monotonic() - started)
     return 0
 
 

@@ -14,10 +14,12 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gip_resilience.cli import breaks
 from gip_resilience.cli.output import columns, paragraph, seconds
 
 if TYPE_CHECKING:
     from gip_resilience.cli.afternoon import Afternoon
+    from gip_resilience.cli.breaks import Tally
     from gip_resilience.cli.clients import Client
     from gip_resilience.cli.running import Run, Score
 
@@ -58,8 +60,11 @@ class Screen(Protocol):
     def watching(self, bare: Sequence[Run], mounted: Sequence[Run]) -> AbstractContextManager[Look]:
         """Show progress while inside."""
 
-    def conclude(self, scores: Sequence[Score], took: float) -> None:
+    def conclude(self, scores: Sequence[Score]) -> None:
         """Show what came of it."""
+
+    def conclude_streams(self, tallies: Sequence[Tally], took: float) -> None:
+        """Show what came of the streams, and how long all of it took."""
 
 
 def choose(*, plain: bool) -> Screen:
@@ -176,12 +181,21 @@ class PlainScreen:
         yield look
         print()
 
-    def conclude(self, scores: Sequence[Score], took: float) -> None:
+    def conclude(self, scores: Sequence[Score]) -> None:
         """See `Screen.conclude`."""
-        print("\n".join(_lines(scores)), end="\n\n")
-        for sentence in reading(scores):
+        self._conclude(_lines(scores), reading(scores))
+
+    def conclude_streams(self, tallies: Sequence[Tally], took: float) -> None:
+        """See `Screen.conclude_streams`."""
+        if tallies:
+            self._conclude(breaks.table(tallies), breaks.reading(tallies))
+        print(f"{took:.0f} s in all.")
+
+    def _conclude(self, lines: Sequence[str], sentences: Sequence[str]) -> None:
+        print("\n".join(lines), end="\n\n")
+        for sentence in sentences:
             print(paragraph(sentence, first="- ", rest="  "))
-        print(f"\n{took:.0f} s in all.")
+        print(flush=True)
 
 
 class RichScreen:
@@ -207,19 +221,29 @@ class RichScreen:
         with Live(_progress(bare, mounted), console=self._console, auto_refresh=False) as live:
             yield lambda: live.update(_progress(bare, mounted), refresh=True)
 
-    def conclude(self, scores: Sequence[Score], took: float) -> None:
+    def conclude(self, scores: Sequence[Score]) -> None:
         """See `Screen.conclude`."""
+        self._conclude(_lines(scores), [score.mounted for score in scores], reading(scores))
+
+    def conclude_streams(self, tallies: Sequence[Tally], took: float) -> None:
+        """See `Screen.conclude_streams`."""
+        if tallies:
+            lines, mounted = breaks.table(tallies), [tally.mounted for tally in tallies]
+            self._conclude(lines, mounted, breaks.reading(tallies))
+        self._console.print(f"{took:.0f} s in all.", style="dim")
+
+    def _conclude(self, lines: Sequence[str], mounted: Sequence[bool], sentences: Sequence[str]) -> None:
         from rich.text import Text
 
-        first, second, rule, *rows = _lines(scores)
+        first, second, rule, *rows = lines
         self._console.print(Text(f"\n{first}\n{second}", style="bold"))
         self._console.print(Text(rule, style="dim"))
-        for row, score in zip(rows, scores, strict=True):
-            self._console.print(Text(row, style="green" if score.mounted else ""))
+        for row, ours in zip(rows, mounted, strict=True):
+            self._console.print(Text(row, style="green" if ours else ""))
         self._console.print()
-        for sentence in reading(scores):
+        for sentence in sentences:
             self._console.print(paragraph(sentence, first="- ", rest="  "), markup=False)
-        self._console.print(f"\n{took:.0f} s in all.", style="dim")
+        self._console.print()
 
 
 def _progress(bare: Sequence[Run], mounted: Sequence[Run]) -> Any:
