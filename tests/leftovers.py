@@ -7,6 +7,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 import requests
 
 import gip_resilience as gr
@@ -27,6 +28,11 @@ STUBBORN = gr.Config(
     max_elapsed=None,
 )
 """Retries everything that may be retried, without end as far as these tests go."""
+
+THEIRS = pytest.mark.filterwarnings(
+    r"ignore:Async generator 'httpx2?\._(client|content|models)\.:ResourceWarning"
+)
+"""Trio tells of the generators that the clients leave behind when a loop over a response is not run to its end."""
 
 
 class Ledger(MemoryStore):

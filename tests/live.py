@@ -132,7 +132,10 @@ class _Pieces(io.RawIOBase):
         self._pieces = pieces
 
     def read1(self, size: int = -1, /) -> bytes:
-        return next(self._pieces, b"")
+        piece = next(self._pieces, b"")
+        if not piece:
+            self.close()
+        return piece
 
     read = read1
 

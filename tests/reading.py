@@ -26,7 +26,7 @@ class Pieces:
         self.pieces = pieces
         self.failure = failure
         self.takes = 0
-        self.closes = 0
+        self.closes = self.drops = 0
 
     def take(self) -> bytes:
         self.takes += 1
@@ -42,6 +42,9 @@ class Pieces:
 
     def close(self) -> None:
         self.closes += 1
+
+    def drop(self) -> None:
+        self.drops += 1
 
     def needed(self, position: int) -> int:
         """How many pieces it takes to know that many bytes."""

@@ -193,7 +193,8 @@ def test_each_broken_observer_is_reported(caplog: pytest.LogCaptureFixture) -> N
 def test_what_observes_nothing_is_refused(observer: object) -> None:
     """It would be a silent mistake; the message names the methods."""
     with pytest.raises(
-        TypeError, match="on_retry_scheduled, on_gate_waited, on_circuit_changed, on_stream_broken, on_call_ended"
+        TypeError,
+        match="on_retry_scheduled, on_gate_waited, on_circuit_changed, on_stream_broken, on_call_ended",
     ):
         gr.Resilience(observers=[observer])
 

@@ -34,6 +34,13 @@ from replays import (
 )
 
 
+def moderation() -> bytes:
+    """An event about the whole answer, under the first run's ids."""
+    return event(
+        {"id": "chat-1", "created": 1, "model": "m", "choices": [], "moderation": {"flagged": False}}
+    )
+
+
 @pytest.mark.parametrize(
     ("grammar", "delivered", "again", "expected"),
     [
@@ -116,6 +123,13 @@ from replays import (
             ],
             [PING, b": x\n\n"],
             id="comments-and-empty-events",
+        ),
+        pytest.param(
+            "chat",
+            HELLO,
+            [moderation(), chat({"content": "Hello"}, run=2), moderation()],
+            [moderation()],
+            id="about-no-choice",
         ),
         pytest.param(
             "chat",
@@ -313,7 +327,7 @@ from replays import (
         ),
         pytest.param(
             "anthropic",
-            [*MESSAGE, closes(), stops()],
+            [*MESSAGE, anthropic("ping"), closes(), stops()],
             [starts(2), opens(), says("Hello"), closes(), stops(), anthropic("ping"), STOP],
             [anthropic("ping"), STOP],
             id="anthropic-finish-not-twice",
@@ -353,23 +367,24 @@ def test_what_is_handed_up(
     replay.finish()
 
 
-def test_ids_are_those_of_the_first_answer_that_has_them() -> None:
-    """Azure's first event has none; an id the first answer lacks is left as it is; the order of keys stays."""
+def test_ids_are_those_of_the_first_event_that_has_them() -> None:
+    """Azure's first event has none; an id that was not delivered is left as it is; the order of keys stays."""
     delivered = [
         event({"choices": [], "id": "", "created": 0, "model": "", "prompt_filter_results": [1]}),
         event(
             {"id": "a", "created": 1, "choices": [{"delta": {"content": "x"}}], "system_fingerprint": "fp"}
         ),
+        event({"id": "z", "created": 9, "choices": [{"delta": {"content": "y"}}]}),
     ]
 
     new = Replay("chat", delivered).feed(
-        event({"model": "n", "choices": [{"delta": {"content": "xy"}}], "created": 2, "id": "b"})
+        event({"model": "n", "choices": [{"delta": {"content": "xyz"}}], "created": 2, "id": "b"})
     )
 
     assert new == event(
         {
             "model": "n",
-            "choices": [{"delta": {"content": "y"}}],
+            "choices": [{"delta": {"content": "z"}}],
             "created": 1,
             "id": "a",
             "system_fingerprint": "fp",

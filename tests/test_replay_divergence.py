@@ -208,6 +208,14 @@ from replays import (
         ),
         pytest.param(
             "anthropic",
+            [*MESSAGE, closes(), stops()],
+            [opens(), says("He"), stops()],
+            2,
+            "content[0]",
+            id="anthropic-ends-sooner",
+        ),
+        pytest.param(
+            "anthropic",
             MESSAGE,
             [opens(text="Hello.")],
             5,

@@ -276,7 +276,7 @@ def no_collector() -> Iterator[None]:
 @pytest.mark.usefixtures("no_collector")
 @every_path
 def test_dropping(path: Path) -> None:
-    """A response that is dropped, new, begun or read, closes its source; no cycle keeps it."""
+    """A response that is dropped, new, begun or read, is gone at once; no cycle keeps it or its source."""
     for reads in (0, 1, 1000):
         source = Pieces(EVENTS)
         response = answer(source)
@@ -286,7 +286,21 @@ def test_dropping(path: Path) -> None:
             pass
         del response, parts
         assert gone() is None
-        assert source.closes == 1
+        assert source.closes + source.drops == 1
+        left = weakref.ref(source)
+        del source
+        assert left() is None
+
+
+def test_the_collector_takes_no_lock_of_ours() -> None:
+    """A response in a cycle drops its source, and does not close it: that might ask for a lock its thread holds."""
+    source = Pieces(EVENTS)
+    cycle: list[Any] = [answer(source).raw]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+
+    assert (source.closes, source.drops) == (0, 1)
 
 
 @pytest.mark.usefixtures("no_collector")

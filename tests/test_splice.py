@@ -427,6 +427,7 @@ def test_an_event_that_is_too_long_goes_through_unguarded(size: int, count: int)
     assert out == head + long[:1000]
     assert splice.notice == "an event is longer than stream.max_event"
     assert not splice.guarded
+    assert splice.phase is Phase.OUTPUT
     out += fed(splice, *cut(data[len(out) :], size)) + splice.end()
     assert out == data
     assert splice.over

@@ -20,6 +20,7 @@ from harness import HARNESSES, Harness
 from interposed import interpose
 from leftovers import (
     STUBBORN,
+    THEIRS,
     Ledger,
     assert_idle,
     cycles_of_ours,
@@ -63,12 +64,6 @@ def assert_nothing_left(session: Session, store: Ledger, gateway: Gateway) -> No
     assert_idle(session)
     gateway.plan = FaultPlan()
     assert session.post(chat(gateway)).status == 200
-
-
-THEIRS = pytest.mark.filterwarnings(
-    r"ignore:Async generator 'httpx2?\._(client|content|models)\.:ResourceWarning"
-)
-"""Trio tells of the generators that the clients leave behind when a loop over a response is not run to its end."""
 
 
 # ---- closed ----------------------------------------------------------------------------------------------
@@ -574,6 +569,41 @@ def test_a_stream_may_be_cancelled_at_any_await(
         assert session.post(chat(gateway)).status == 200
         assert len(gateway.requests) == sent + 1
         in_its_thread(session, gc.collect)
+
+
+@THEIRS
+@pytest.mark.parametrize("harness", ASYNC, ids=repr)
+@pytest.mark.parametrize("events", [1, 4], ids=["before any output", "after it"])
+def test_a_cancelled_read_closes_the_stream(
+    events: int, harness: Harness, gateway: Gateway, clock: FakeClock
+) -> None:
+    """At once, also when its reader does not: nothing is held, and whoever reads on gets nothing more."""
+    gateway.plan = FaultPlan.always(BreakStream(how="stall", events=events))
+    store = Ledger()
+    with one_connection(harness) as session:
+        gr.mount(session.client, gr.Resilience(STUBBORN, store=store, clock=clock))
+        client = session.client
+
+        async def read() -> Any:
+            request = client.build_request("POST", chat(gateway), json=EXACT)
+            response = await client.send(request, stream=True)
+            body = response.stream._stream
+            with anyio.move_on_after(0.1):
+                while await anext(body, b""):
+                    pass
+            assert not store.out
+            assert_idle(session)
+            assert await anext(body, b"") == b""
+            return response
+
+        response = session.portal.call(read)
+
+        report = gr.report(response)
+        assert report is not None
+        assert report.outcome == "cancelled"
+        assert len(gateway.requests) == 1
+        assert_nothing_left(session, store, gateway)
+        session.portal.call(response.aclose)
 
 
 @THEIRS

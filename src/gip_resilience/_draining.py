@@ -5,8 +5,8 @@ decides how long one read of the client's takes: a client's timeout counts from 
 inside a chunk's header keeps it reading. So the limit comes from outside: a cancellation, or for those who block, a
 timer in a thread of its own that shuts the socket down.
 
-That thread costs 80 µs, and there is no safe way around it. Looking at what the socket has does not tell whether a
-read will block, since the client's parser may hold the beginning of a chunk's header already.
+That thread costs 80 µs on a machine that is idle, and there is no safe way around it. Looking at what the socket has
+does not tell whether a read will block, since the client's parser may hold the beginning of a chunk's header already.
 
 For HTTP/1 only. Over HTTP/2 the socket belongs to other streams as well.
 """

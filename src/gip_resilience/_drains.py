@@ -1,8 +1,8 @@
 """Which origins are worth draining.
 
-When a stream has ended at its marker, what is left of the body (a chunk's terminator) is read for a moment, so that the
-connection can be used again. A peer that does not send it in time costs that moment at every stream; it is left alone
-for a while.
+When a stream has ended at its marker, what is left of the body (a chunk's terminator) is read for a moment, so that
+the connection can be used again. A peer that does not send it in time costs that moment at every stream; it is left
+alone for a while.
 """
 
 from __future__ import annotations
@@ -42,13 +42,16 @@ class Drains:
             until, _ = self._resting.get(origin, (0.0, 0.0))
         return self._monotonic() >= until
 
-    def tell(self, origin: str, ok: bool) -> None:  # noqa: FBT001 - an outcome is all there is to tell
+    def tell(self, origin: str, ok: bool) -> None:
         """Remember how a drain ended."""
         if ok and not self._resting:
             return
         with self._lock:
-            _, rest = self._resting.pop(origin, (0.0, 0.0))
+            until, rest = self._resting.pop(origin, (0.0, 0.0))
             if ok:
+                return
+            if self._monotonic() < until:
+                self._resting[origin] = (until, rest)  # several began before the first of them had failed
                 return
             rest = min(2.0 * rest, LONGEST_REST) if rest else REST
             if len(self._resting) >= MAX_ORIGINS:

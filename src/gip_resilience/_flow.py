@@ -1,8 +1,8 @@
 """A mended event stream as it is pulled by its caller, who blocks. `gip_resilience._async_flow` is its awaiting twin.
 
-Nothing is read ahead: bytes are asked for when the caller asks for bytes. Nothing is decided here. What a block means,
-and what is done about a break, is `gip_resilience._splice` and `gip_resilience.recovery`; whether an attempt may be
-made, and after what wait, is `gip_resilience.engine`.
+Nothing is read ahead: bytes are asked for when the caller asks for bytes. Nothing is decided here. What a block
+means, and what is done about a break, is `gip_resilience._splice` and `gip_resilience.recovery`; whether an attempt
+may be made, and after what wait, is `gip_resilience.engine`.
 """
 
 from __future__ import annotations
@@ -304,3 +304,12 @@ class Flow(Stage):
                 self._finish()
         finally:
             self._let_go()
+
+    def drop(self) -> None:
+        """The stream is being collected: give the connection back, and tell nobody.
+
+        The collector may be at work in a thread that holds a lock of the store's or the counters'. What the call
+        still holds runs out by itself.
+        """
+        self._closed = self._port.closed = True
+        self._port.release()

@@ -2,8 +2,8 @@
 
 An event must be out as soon as the bytes that hold it are in, so nothing is kept back until more comes. And what
 comes out is made while it is asked for, a piece at a time: a few bytes may decode to gigabytes, and these never stand
-in memory. The most that is held at any moment is 4.2 MiB (a hostile zstd stream, see `gip_resilience._bodies.SLICE`), the other
-encodings keep below 0.3.
+in memory. A hostile zstd stream can make it hold about 4 MiB at a moment (see `gip_resilience._bodies.SLICE`), any
+other encoding 0.3 MiB.
 
 That the compressed data breaks off is no error here: a stream has its own sign that it is whole.
 """

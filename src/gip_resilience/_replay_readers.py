@@ -200,7 +200,7 @@ def _open_block(past: Past, block: _Object, channel: str) -> bool:
         if _has_others(block, {"type", "text"}):
             past.unknown()
     else:
-        past.unknown(_TYPES.get(kind, UNKNOWN))
+        past.hinder(_TYPES.get(kind, UNKNOWN))
     if past.replaying and had and past.news:
         raise past.divergence()  # a block cannot be opened twice, not even for what is new in it
     return not had

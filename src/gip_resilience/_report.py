@@ -42,8 +42,8 @@ class Hop:
 
     Attributes:
         action: ``restart``, ``resume``, ``replay`` (what was tried); ``marker`` (only the terminal marker was
-            missing, and was supplied); ``end`` (nothing was missing); ``fail``; ``unguarded`` (no break: the stream holds an
-            event, or is itself, longer than what is remembered, and goes on without our help).
+            missing, and was supplied); ``end`` (nothing was missing); ``fail``; ``unguarded`` (no break: the stream
+            holds an event, or is itself, longer than what is remembered, and goes on without our help).
         code: how it broke.
         phase: how far it was: ``none``, ``output``, ``tail``, ``done``.
         events: how many events had been handed up.

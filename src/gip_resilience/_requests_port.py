@@ -53,6 +53,10 @@ def latin(text: str | bytes) -> bytes:
     return text.encode("utf-8", "replace") if isinstance(text, str) else text
 
 
+def _keep() -> None:
+    """What ``release_conn`` of a raw response does while its stream is ours."""
+
+
 class Port:
     """One call of a session. See `gip_resilience.drive.Port`."""
 
@@ -60,6 +64,7 @@ class Port:
         "_adapter",
         "_cause",
         "_clone",
+        "_ended",
         "_noted",
         "_onward",
         "_options",
@@ -105,6 +110,7 @@ class Port:
         self._question: Question | None = None
         self._onward: Onward | None = None
         self._source: Any = None
+        self._ended = False
         self.inflater: Inflater | None = None
         self.closed = self.stopped = False
         self.response: Response | None = None
@@ -257,6 +263,11 @@ class Port:
 
     def _begin_stream(self, response: Response) -> Fact:
         self._source = response.raw
+        self._ended = False
+        if isinstance(response.raw, HTTPResponse):
+            # urllib3 gives the connection back within the read that finds the end; it stays ours until `release`,
+            # or what bounds a drain could shut down a connection that is somebody else's by then.
+            vars(response.raw)["release_conn"] = _keep
         self.call.streaming = True
         idle = self.call.config.stream.idle_timeout
         if idle is not None:
@@ -274,12 +285,8 @@ class Port:
     def pull(self) -> bytes | None:
         """The next bytes off the wire; ``None`` at the end."""
         piece = read_some(self._source, CHUNK)
-        if piece:
-            return piece
-        give_back = getattr(self._source, "release_conn", None)
-        if callable(give_back):
-            give_back()
-        return None
+        self._ended = not piece
+        return piece or None
 
     def broke(self, error: Exception) -> str:
         """How an error of `pull` breaks a stream."""
@@ -320,14 +327,21 @@ class Port:
     def release(self) -> None:
         """Give the connection back. What was read to its end already has."""
         if self._source is not None:
-            self._source.close()
-            give_back = getattr(self._source, "release_conn", None)
-            if callable(give_back):
-                give_back()
+            self._release_stream(self._source)
         elif self._rest is not None:
             self._rest.let_go()
         elif self.response is not None:
             self.response.close()
+
+    def _release_stream(self, source: Any) -> None:
+        if isinstance(source, HTTPResponse):
+            vars(source).pop("release_conn", None)
+        if not self._ended:
+            source.close()
+        give_back = getattr(source, "release_conn", None)
+        if callable(give_back):
+            give_back()
+        source.close()
 
     def deliver(self, call: Call) -> Response:
         """Hand the response up, with its report, and tell an SDK above not to try again in vain."""

@@ -40,6 +40,10 @@ class Source(Protocol):
         """Ask for nothing more, and give the connection back. Idempotent."""
         ...
 
+    def drop(self) -> None:
+        """Give the connection back, and take no lock: the collector may be at work in a thread that holds one."""
+        ...
+
 
 class _Body(io.RawIOBase):
     """A source as a file. Its end, or its failure, closes it: urllib3 reads "closed" as "ended"."""
@@ -75,6 +79,11 @@ class _Body(io.RawIOBase):
             super().close()
             self._source.close()
 
+    def __del__(self) -> None:
+        """Drop the source, where a file closes itself: see `Source.drop`."""
+        if not self.closed:
+            self._source.drop()
+
 
 class StreamedResponse(HTTPResponse):
     """An event stream as a response of urllib3.
@@ -85,7 +94,7 @@ class StreamedResponse(HTTPResponse):
     accepted and means nothing: the source has decoded already.
 
     What the source raises comes up as it is, once; then the stream has ended. Its end closes the response and the
-    source; so does closing the response, or dropping it. One thread may read at a time, as with urllib3.
+    source; so does closing the response. One thread may read at a time, as with urllib3.
 
     Args:
         raw: the response underneath, from which all but the body is copied; any object.
@@ -166,6 +175,9 @@ class StreamedResponse(HTTPResponse):
     ) -> Generator[bytes, None, None]:
         """As `stream`, whether the server sends chunks or not."""
         return self.stream(amt, decode_content)
+
+    def __del__(self) -> None:
+        """Do nothing, where a file closes itself: see `_Body`."""
 
     def drain_conn(self) -> None:
         """Read to the end, and forget it, and what it raises."""

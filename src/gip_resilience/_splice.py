@@ -136,7 +136,7 @@ class Splice:
                 return b"".join([*out, *blocks[number:], self._rest()])
         if splitter.size > self._settings.max_event and not self.over and self.broken is None:
             self._too_long(out)
-        if aligned and not splitter.size and out and out == blocks:
+        if aligned and not splitter.size and len(out) == len(blocks) and out and out[0] is blocks[0]:
             return data  # unchanged: spare the copy
         return out[0] if len(out) == 1 else b"".join(out)
 

@@ -83,7 +83,16 @@ class Asked(NamedTuple):
 
 UNKNOWN = Asked()
 
-_FIELDS = {"n", "candidateCount", "logprobs", "top_logprobs", "responseLogprobs", "temperature", "seed", "background"}
+_FIELDS = {
+    "n",
+    "candidateCount",
+    "logprobs",
+    "top_logprobs",
+    "responseLogprobs",
+    "temperature",
+    "seed",
+    "background",
+}
 
 
 def asked(body: bytes | None) -> Asked:
@@ -274,7 +283,11 @@ def _obstacle(broken: Broken, request: Asked, settings: StreamConfig) -> str:
 def _by_cursor(origin: Origin, broken: Broken, request: Asked) -> Onward:
     """Ask for the events after the last one: ``GET .../responses/{id}?stream=true&starting_after=N``."""
     parts = urlsplit(origin.url)
-    path = parts.path if origin.method == "GET" else f"{parts.path.rstrip('/')}/{quote(broken.response_id, safe='')}"
+    path = (
+        parts.path
+        if origin.method == "GET"
+        else f"{parts.path.rstrip('/')}/{quote(broken.response_id, safe='')}"
+    )
     mine = {"stream": "true", "starting_after": str(broken.sequence)}
     query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in mine]
     if request.obfuscation is not None:

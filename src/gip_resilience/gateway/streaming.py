@@ -113,7 +113,7 @@ class Streams:
         return self.answer(path, kept.events, _RESUMABLE)
 
     def answer(self, path: str, events: Iterable[bytes], headers: Headers = ()) -> Answer:
-        """The same for *events* that are complete; a comment is part of the event it precedes."""
+        """The same for *events* that need no ids any more; a comment is part of the event it precedes."""
         if self.options.comments and path in (CHAT, COMPLETIONS, RESPONSES):
             events = (_comment(place) + event for place, event in enumerate(events))
         return Answer(200, (*_SSE, *headers), Parts(tuple(events)))
