@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_config_errors", "_config_fields", "_config_sources", "_waits", "policy", "config"),
     ("breaker", "gate", "budget", "_report", "events", "effects", "metrics", "clock", "_drains"),
     # What is done about a stream that breaks.
-    ("recovery", "_splice"),
+    ("recovery", "_delivered", "_splice"),
     # What is read off requests and answers, the same for every client; what listens.
     ("target", "_bodies", "_recording", "_multipart", "_answers", "_inflating", "logs"),
     ("state",),
@@ -112,6 +112,7 @@ PURE = (
     "_replay_readers",
     "_replay",
     "recovery",
+    "_delivered",
     "_splice",
     "_inflating",
 )

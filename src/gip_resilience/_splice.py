@@ -19,8 +19,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from gip_resilience._delivered import Delivered
 from gip_resilience._replay import Diverged, Replay
 from gip_resilience.hints import Hint
 from gip_resilience.recovery import Action, Broken, Decision, Phase, decide
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
     from gip_resilience.taxonomy import Fact
 
 BOM = b"\xef\xbb\xbf"
-
-_OVERHEAD = 80
-"""Bytes that remembering one event costs beside its text, about: the object, and its place in a list."""
 
 _UNLIMITED = sys.maxsize
 
@@ -61,8 +57,6 @@ class Splice:
     Attributes:
         broken: how the stream broke; ``None`` while it flows.
         over: whether nothing more will come out.
-        events: how many events came out.
-        notice: why the stream is not, or not fully, guarded any more, once that is so.
         diverged_at: how many characters of a replay agreed, after it diverged.
     """
 
@@ -87,22 +81,7 @@ class Splice:
         self._splitter = EventSplitter(max_event=_UNLIMITED)
         self._attempts = 1
         self._fresh = True
-        # What the caller has seen.
-        self._committed = False
-        self._done = False
-        self._held: list[bytes] = []
-        self._held_size = 0
-        self._delivered: list[bytes] = []
-        self._delivered_size = 0
-        self._forgotten = False
-        self._seen: set[int] = set()
-        self._finished: set[int] = set()
-        self._usage = False
-        self._response_id = ""
-        self._sequence: int | None = None
-        self._background = False
-        self._last_id: bytes | None = None
-        self._ids: set[bytes] = set()
+        self._had = Delivered(config.stream, resumable=origin.resumable)
         # How this attempt goes on from there.
         self._replay: Replay | None = None
         self._resuming = False
@@ -111,8 +90,7 @@ class Splice:
         self._final = False
         self.broken: Fact | None = None
         self.over = False
-        self.events = 0
-        self.notice = ""
+        self._warning = ""
         self.diverged_at = 0
 
     # ---- the stream as it comes --------------------------------------------------------------------------
@@ -146,7 +124,7 @@ class Splice:
         grammar = self._grammar
         if self._generic:
             # Without a marker nobody can say whether this was meant; a server that resumes tells us when we ask.
-            if self._last_id or self._origin.method == "GET":
+            if self._had.last_id or self._origin.method == "GET":
                 self._break(stream_fact("stream_terminated"))
             else:
                 self.over = True
@@ -183,8 +161,10 @@ class Splice:
         grammar = self._grammar
         if grammar is None or not grammar.trailing_done:
             return []
-        found = [raw for raw in blocks[:1] if grammar.read(parse(raw), raw).kind is Kind.END]
-        self.events += len(found)
+        found: list[bytes] = []
+        for raw in blocks[:1]:
+            if grammar.read(parse(raw), raw).kind is Kind.END:
+                self._had.add(raw, found)
         return found
 
     def _take(self, raw: bytes, out: list[bytes]) -> None:
@@ -243,42 +223,43 @@ class Splice:
 
     def _hand_up(self, said: Said, block: Block, raw: bytes, out: list[bytes]) -> None:
         """A block that is new to the caller: hand it up, or hold it back."""
-        kind = said.kind
+        had, kind = self._had, said.kind
         if kind is Kind.OUTPUT or kind is Kind.FINISH:
-            if self._held:
-                self._release(out)
-            self._committed = True
-            if said.indexes:
-                self._seen.update(said.indexes)
-            if kind is Kind.FINISH:
-                self._finished.update(said.finished)
+            if had.holds:
+                had.release(out)
+            had.note_choices(said)
         elif kind is Kind.END:
-            self._release(out)
-            self._done = self.over = True
-        elif not self._committed and (kind is Kind.LIFECYCLE or self._held):
+            had.release(out)
+            had.done = self.over = True
+        elif not had.committed and (kind is Kind.LIFECYCLE or had.holds):
             if said.background or said.response_id:
-                self._told(said)
+                had.note(said)
             if not self._is_kept(block):
-                self._hold(raw, out)
+                if not had.hold(raw):
+                    had.release(out)
+                    had.committed = True
                 return
-            self._release(out)
-            self._committed = True
-        if said.usage:
-            self._usage = True
-        if said.sequence is not None:
-            self._told(said)
+            had.release(out)
+            had.committed = True
+        if said.usage or said.sequence is not None:
+            had.note(said)
         if block.id is not None:
-            self._commit_id(block.id)
+            had.note_id(block)
         self._forward(raw, out, counts=kind is not Kind.NOTHING)
+
+    def _forward(self, raw: bytes, out: list[bytes], *, counts: bool) -> None:
+        if counts:
+            self._had.add(raw, out)
+        else:
+            out.append(raw)
 
     def _take_generic(self, block: Block, raw: bytes, out: list[bytes]) -> None:
         """A block of a stream whose protocol is not known: while it can be resumed, its ids matter."""
-        if block.id is not None and self._resuming and block.id in self._ids:
+        if self._resuming and self._had.has_id(block):
             return
-        if block.id is not None:
-            self._commit_id(block.id)
+        self._had.note_id(block)
         if block.data is not None:
-            self._committed = True
+            self._had.committed = True
         self._forward(raw, out, counts=block.data is not None)
 
     def _take_replayed(self, said: Said, block: Block, raw: bytes, out: list[bytes]) -> None:
@@ -298,104 +279,45 @@ class Splice:
             return
         if new:
             if said.kind is Kind.FINISH:
-                self._finished.update(said.finished)
-            if said.usage:
-                self._usage = True
+                self._had.note_choices(said)
+            self._had.note(said)
             self._forward(new, out, counts=said.kind is not Kind.NOTHING)
 
     def _was_seen(self, said: Said, block: Block, raw: bytes) -> bool:
         """Whether the caller has a block of a resumed stream already; or the stream left one out (it broke)."""
-        if said.sequence is not None and self._sequence is not None:
-            if said.sequence <= self._sequence:
-                return True
-            if said.sequence > self._sequence + 1:
+        last = self._had.sequence
+        if said.sequence is not None and last is not None:
+            if said.sequence > last + 1:
                 self._break(stream_fact("stream_gap"))
-                return True
-            return False
-        if block.id is not None and block.id in self._ids:
+            return said.sequence != last + 1
+        if self._had.has_id(block):
             return True
-        if self._sequence is None and self._delivered and self._is_other_run(raw):
+        if last is None and self._had.is_other_run(raw):
             # Another answer, from its start: the server did not resume.
             self._break(stream_fact("stream_gap"))
             return True
         return False
 
-    def _is_other_run(self, raw: bytes) -> bool:
-        if b"message_start" in raw[:64]:
-            return True
-        mine, other = (_run(block) for block in (self._delivered[-1], raw))
-        return bool(mine) and bool(other) and mine != other
-
-    def _told(self, said: Said) -> None:
-        if said.sequence is not None:
-            self._sequence = said.sequence
-        if said.response_id:
-            self._response_id = said.response_id
-        self._background = self._background or said.background
-
     def _is_kept(self, block: Block) -> bool:
         """Whether what opens an answer need not be held back: the server can go on from it."""
         if self._origin.resumable and block.id:
             return True
-        if not self._settings.cursor or not self._response_id:
+        if not self._settings.cursor or not self._had.response_id:
             return False
-        return self._background or self._origin.method == "GET" or self._request().background
-
-    # ---- what the caller has -----------------------------------------------------------------------------
-
-    def _hold(self, raw: bytes, out: list[bytes]) -> None:
-        self._held.append(raw)
-        self._held_size += len(raw) + _OVERHEAD
-        if self._held_size > self._settings.max_held:
-            self._release(out)
-            self._committed = True
-
-    def _release(self, out: list[bytes]) -> None:
-        for raw in self._held:
-            self._note_id(raw)
-            self._forward(raw, out, counts=True)
-        self._held.clear()
-        self._held_size = 0
-
-    def _note_id(self, raw: bytes) -> None:
-        if b"id" in raw:
-            found = parse(raw).id
-            if found is not None:
-                self._commit_id(found)
-
-    def _forward(self, raw: bytes, out: list[bytes], *, counts: bool) -> None:
-        out.append(raw)
-        if not counts:
-            return
-        self.events += 1
-        if self._forgotten:
-            return
-        self._delivered_size += len(raw) + _OVERHEAD
-        if self._delivered_size > self._settings.max_delivered:
-            self._forgotten = True
-            self._delivered.clear()
-            self._ids.clear()
-            self.notice = "longer than stream.max_delivered"
-        else:
-            self._delivered.append(raw)
-
-    def _commit_id(self, found: bytes) -> None:
-        self._last_id = found
-        if self._origin.resumable and not self._forgotten:
-            self._ids.add(found)
+        return self._had.background or self._origin.method == "GET" or self._request().background
 
     def _too_long(self, out: list[bytes]) -> None:
         """An event is longer than we hold: let it through, and all that follows."""
         if self._replay is not None or self._resuming:
             self._break(stream_fact("stream_garbled"))  # there is no way to tell what of it is new
             return
-        self.notice = "an event is longer than stream.max_event"
+        self._warning = "an event is longer than stream.max_event"
         self._let_go(out)
         out.append(self._rest())
 
     def _let_go(self, out: list[bytes]) -> None:
-        self._release(out)
-        self._committed = self._unguarded = True
+        self._had.release(out)
+        self._had.committed = self._unguarded = True
 
     def _rest(self) -> bytes:
         """What has come of an event that nobody waits for the end of."""
@@ -407,14 +329,17 @@ class Splice:
     @property
     def phase(self) -> Phase:
         """How far the answer has come."""
-        if self._done:
-            return Phase.DONE
-        if not self._committed:
-            return Phase.NONE
-        if not self._finished or not self._seen <= self._finished:
-            return Phase.OUTPUT
-        choices = self._request().choices
-        return Phase.TAIL if all(index in self._finished for index in range(choices)) else Phase.OUTPUT
+        return self._had.phase(lambda: self._request().choices)
+
+    @property
+    def events(self) -> int:
+        """How many events came out."""
+        return self._had.events
+
+    @property
+    def notice(self) -> str:
+        """Why the stream is not, or not fully, guarded any more, once that is so."""
+        return self._warning or ("longer than stream.max_delivered" if self._had.forgotten else "")
 
     @property
     def guarded(self) -> bool:
@@ -455,19 +380,19 @@ class Splice:
             return Decision(Action.FAIL, self.notice or "the protocol is not known")
         if fact.code in ("stream_diverged", "stream_gap"):
             return Decision(Action.FAIL, f"{fact.code} is not retried")
-        grammar = self._grammar
+        grammar, had = self._grammar, self._had
         broken = Broken(
             phase=self.phase,
             in_band=self.in_band,
             known=fact.known,
             final=self._final,
-            response_id=self._response_id,
-            sequence=self._sequence,
-            background=self._background,
-            last_event_id=None if self._forgotten else self._last_id,
+            response_id=had.response_id,
+            sequence=had.sequence,
+            background=had.background,
+            last_event_id=None if had.forgotten else had.last_id,
             eventful=grammar is not None and not self._generic,
             markered=grammar is not None and bool(grammar.marker),
-            too_long=self._forgotten,
+            too_long=had.forgotten,
         )
         return decide(broken, self._origin, self._request(), self._settings, self._obstacle)
 
@@ -476,17 +401,17 @@ class Splice:
 
     def _compare(self) -> Replay:
         grammar = self._grammar
-        return Replay("" if grammar is None else grammar.name, self._delivered)
+        return Replay("" if grammar is None else grammar.name, self._had.blocks)
 
     @property
     def text(self) -> str | None:
         """What a person would have read so far; ``None`` when it was too long to be remembered."""
-        return None if self._forgotten else self._compare().text
+        return None if self._had.forgotten else self._compare().text
 
     @property
     def usage_missing(self) -> bool:
         """Whether a usage chunk was asked for and has not come."""
-        return not self._usage and self._request().usage
+        return not self._had.usage and self._request().usage
 
     def begin(self, action: Action, origin: Origin | None = None) -> None:
         """The next answer is there.
@@ -506,10 +431,8 @@ class Splice:
         if action is Action.RESTART:
             self._settled = False
             self._origin = origin or self._origin
-            self._held.clear()
-            self._held_size = 0
-            self._response_id = ""
-            self._sequence = None
+            self._had.resumable = self._origin.resumable
+            self._had.forget_opening()
 
     def complete(self, action: Action) -> bytes:
         """Nothing of the answer is missing: end the stream, with the marker supplied if that is the action."""
@@ -518,8 +441,8 @@ class Splice:
         grammar = self._grammar
         if action is not Action.MARKER or grammar is None:
             return b""
-        self._done = True
-        self.events += 1
+        self._had.done = True
+        self._had.events += 1
         return grammar.marker
 
     def stop(self) -> bool:
@@ -537,21 +460,5 @@ class Splice:
         if not self._error:
             return b""
         out: list[bytes] = []
-        self._release(out)
+        self._had.release(out)
         return b"".join([*out, self._error])
-
-
-class _Run(msgspec.Struct):
-    id: str = ""
-
-
-_run_decoder = msgspec.json.Decoder(_Run)
-
-
-def _run(raw: bytes) -> str:
-    """What names the run an event belongs to, where its protocol repeats that in every event; else nothing."""
-    data = parse(raw).data
-    try:
-        return str(_run_decoder.decode(data).id) if data else ""
-    except (msgspec.MsgspecError, RecursionError):
-        return ""

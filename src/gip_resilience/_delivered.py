@@ -1,0 +1,194 @@
+"""What the caller of an event stream has, and what is held back from them. Pure.
+
+Blocks are kept by reference, up to a limit, and looked at only after the stream broke. What matters before that is
+noted when a block goes up: ids and numbers to go on from, and which choices have ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gip_resilience.recovery import Phase
+from gip_resilience.sse import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gip_resilience.config import StreamConfig
+    from gip_resilience.sse import Block
+    from gip_resilience.streams import Said
+
+_OVERHEAD = 80
+"""Bytes that remembering one event costs beside its text, about: the object, and its place in a list."""
+
+
+class Delivered:
+    """What the caller has.
+
+    Args:
+        settings: how much may be held and remembered.
+        resumable: whether the server takes up the stream by its ids, so that they are worth keeping.
+
+    Attributes:
+        blocks: the events that went up, unless they were `forgotten`.
+        events: how many went up.
+        forgotten: whether they are more than may be remembered.
+        committed: whether anything went up that a new attempt could not take the place of.
+        done: whether the terminal marker did.
+        usage: whether a usage did.
+        response_id: of a run the server may keep.
+        sequence: number of the last event, where they are numbered.
+        background: whether the server said that it keeps the run.
+        last_id: the last event id; ``None`` before the first.
+        resumable: see above.
+    """
+
+    __slots__ = (
+        "_finished",
+        "_held",
+        "_held_size",
+        "_ids",
+        "_seen",
+        "_settings",
+        "_size",
+        "background",
+        "blocks",
+        "committed",
+        "done",
+        "events",
+        "forgotten",
+        "last_id",
+        "response_id",
+        "resumable",
+        "sequence",
+        "usage",
+    )
+
+    def __init__(self, settings: StreamConfig, *, resumable: bool) -> None:
+        self._settings = settings
+        self.resumable = resumable
+        self.blocks: list[bytes] = []
+        self._size = 0
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+        self._ids: set[bytes] = set()
+        self.events = 0
+        self.forgotten = self.committed = self.done = self.usage = self.background = False
+        self.response_id = ""
+        self.sequence: int | None = None
+        self.last_id: bytes | None = None
+
+    # ---- going up ----------------------------------------------------------------------------------------
+
+    def hold(self, raw: bytes) -> bool:
+        """Hold a block back until the first output; whether there is room for more."""
+        self._held.append(raw)
+        self._held_size += len(raw) + _OVERHEAD
+        return self._held_size <= self._settings.max_held
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is held back."""
+        return bool(self._held)
+
+    def release(self, out: list[bytes]) -> None:
+        """Hand up what was held back."""
+        for raw in self._held:
+            if b"id" in raw:
+                self.note_id(parse(raw))
+            self.add(raw, out)
+        self._held.clear()
+        self._held_size = 0
+
+    def forget_opening(self) -> None:
+        """Another attempt takes the place of one that never came to its first output."""
+        self._held.clear()
+        self._held_size = 0
+        self.response_id = ""
+        self.sequence = None
+
+    def add(self, raw: bytes, out: list[bytes]) -> None:
+        """Hand up an event, and remember it."""
+        out.append(raw)
+        self.events += 1
+        if self.forgotten:
+            return
+        self._size += len(raw) + _OVERHEAD
+        if self._size > self._settings.max_delivered:
+            self.forgotten = True
+            self.blocks.clear()
+            self._ids.clear()
+        else:
+            self.blocks.append(raw)
+
+    def note(self, said: Said) -> None:
+        """An event that goes up says something to go on from."""
+        if said.usage:
+            self.usage = True
+        if said.sequence is not None:
+            self.sequence = said.sequence
+        if said.response_id:
+            self.response_id = said.response_id
+        if said.background:
+            self.background = True
+
+    def note_choices(self, said: Said) -> None:
+        """An event with output, or the end of a choice, goes up."""
+        self.committed = True
+        if said.indexes:
+            self._seen.update(said.indexes)
+        if said.finished:
+            self._finished.update(said.finished)
+
+    def note_id(self, block: Block) -> None:
+        """A block that goes up may have an id; committed also where it has no data."""
+        if block.id is not None:
+            self.last_id = block.id
+            if self.resumable and not self.forgotten:
+                self._ids.add(block.id)
+
+    # ---- what is there -----------------------------------------------------------------------------------
+
+    def has_id(self, block: Block) -> bool:
+        """Whether a block with this id went up."""
+        return block.id is not None and block.id in self._ids
+
+    def is_other_run(self, raw: bytes) -> bool:
+        """Whether a block belongs to another answer than what went up."""
+        if not self.blocks:
+            return False
+        if b"message_start" in raw[:64]:
+            return True
+        mine, other = _run(self.blocks[-1]), _run(raw)
+        return bool(mine) and bool(other) and mine != other
+
+    def phase(self, choices: Callable[[], int]) -> Phase:
+        """How far the answer has come; *choices* tells how many were asked for, if that matters."""
+        if self.done:
+            return Phase.DONE
+        if not self.committed:
+            return Phase.NONE
+        if not self._finished or not self._seen <= self._finished:
+            return Phase.OUTPUT
+        whole = all(index in self._finished for index in range(choices()))
+        return Phase.TAIL if whole else Phase.OUTPUT
+
+
+class _Run(msgspec.Struct):
+    id: str = ""
+
+
+_run_decoder = msgspec.json.Decoder(_Run)
+
+
+def _run(raw: bytes) -> str:
+    """What names the run an event belongs to, where its protocol repeats that in every event; else nothing."""
+    data = parse(raw).data
+    try:
+        return str(_run_decoder.decode(data).id) if data else ""
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
