@@ -416,6 +416,7 @@ FIRST_EVENTS = [
     ("a choice of another type", event({"choices": ["delta"]}), None),
     ("another protocol", event({"event": "agent_message", "answer": "a"}), None),
     ("another protocol, named", event({"run_id": "r"}, "message_end"), None),
+    ("another protocol, numbered", event({"type": "status", "sequence_number": 0}), None),
     ("another protocol, typed", event({"type": "conversation.response.started"}), None),
 ]
 

@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "taxonomy",
     ),
     # The words of event streams.
-    ("sse", "_grammars", "streams", "_replay_readers", "_replay"),
+    ("sse", "_grammars", "streams", "_replay_past", "_replay_readers", "_replay"),
     # Policy, the pure machines, and what is told of a call.
     ("_config_errors", "_config_fields", "_config_sources", "_waits", "policy", "config"),
     ("breaker", "gate", "budget", "_report", "events", "effects", "metrics", "clock", "_drains"),
@@ -109,6 +109,7 @@ PURE = (
     "sse",
     "_grammars",
     "streams",
+    "_replay_past",
     "_replay_readers",
     "_replay",
     "recovery",

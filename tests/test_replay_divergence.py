@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from gip_resilience._replay import Diverged, Replay
+from gip_resilience._replay import Replay
+from gip_resilience._replay_past import Diverged
 from replays import (
     DONE,
     HELLO,

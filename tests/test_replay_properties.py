@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gip_resilience._replay import Diverged, Replay
+from gip_resilience._replay import Replay
+from gip_resilience._replay_past import Diverged
 from gip_resilience.sse import parse
 from replays import (
     DONE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -290,6 +291,12 @@ def test_what_sets_the_grammars_apart() -> None:
     ]
     assert [grammar for grammar in GRAMMARS if not grammar.marker] == [RESPONSES, GEMINI]
     assert [grammar for grammar in GRAMMARS if grammar.trailing_done] == [RESPONSES]
+
+
+def test_a_grammar_cannot_be_changed() -> None:
+    """All streams of the process share it."""
+    with pytest.raises(FrozenInstanceError):
+        CHAT.marker = b""  # type: ignore[misc]
 
 
 # ---- what else a body can be ------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gip_resilience.drive import untraced
 
@@ -11,8 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from gip_resilience._httpx_family import BasePort
+    from gip_resilience.clock import Clock
     from gip_resilience.taxonomy import Fact
+
+
+class Owner(Protocol):
+    """Whose body is read: a port.
+
+    Attributes:
+        clock: tells how long it takes.
+        error_timeout: seconds that an error's body may take.
+        sent: the request.
+    """
+
+    clock: Clock
+    error_timeout: float
+    sent: Any
+
+    def explain(self, error: Exception) -> Fact | None:
+        """The fact behind an error of the client."""
 
 
 class Reading:
@@ -20,7 +37,7 @@ class Reading:
 
     __slots__ = ("_failing", "_give_up", "_limit", "_port", "_size", "broken", "cause", "chunks", "whole")
 
-    def __init__(self, port: BasePort, response: Any, limit: int) -> None:
+    def __init__(self, port: Owner, response: Any, limit: int) -> None:
         self._port = port
         self._limit = limit
         self._failing = response.status_code >= 400

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gip_resilience._replay_past import UNKNOWN
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from gip_resilience._replay import Past
+    from gip_resilience._replay_past import Past
 
 _Object = dict[str, Any]
 
-UNKNOWN = "unknown output"
 _TOOL = "a tool was used"
 _THINKING = "thinking was delivered"
 _AUDIO = "audio was delivered"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from requests import PreparedRequest, Response
+    from requests.adapters import HTTPAdapter
 
     from gip_resilience import errors
     from gip_resilience._answers import Noted
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from gip_resilience.effects import Refuse
     from gip_resilience.engine import Call
     from gip_resilience.recovery import Asked, Onward, Origin
-    from gip_resilience.requests import ResilientAdapter
+    from gip_resilience.resilience import Resilience
     from gip_resilience.taxonomy import Fact
 
 REPORT = "gip_resilience"
@@ -62,6 +63,7 @@ class Port:
 
     __slots__ = (
         "_adapter",
+        "_brain",
         "_cause",
         "_clone",
         "_ended",
@@ -88,7 +90,8 @@ class Port:
 
     def __init__(
         self,
-        adapter: ResilientAdapter,
+        adapter: HTTPAdapter,
+        brain: Resilience,
         send: Callable[..., Response],
         request: PreparedRequest,
         noted: Noted,
@@ -96,6 +99,7 @@ class Port:
         options: dict[str, Any],
     ) -> None:
         self._adapter = adapter
+        self._brain = brain
         self._send = send
         self._request = request
         self._noted = noted
@@ -121,7 +125,7 @@ class Port:
         model = noted.model
         if not model and isinstance(body, (str, bytes)):
             model = model_in_body(body.encode() if isinstance(body, str) else body, noted.content_type)
-        self.call = adapter.resilience.call(
+        self.call = brain.call(
             url.netloc.rpartition("@")[2].lower(),
             credential_digest(noted.credential) if noted.credential else "",
             model or model_in_path(url.path),
@@ -221,7 +225,7 @@ class Port:
         headless = _must_have_body(response, told)
         if not limit and not headless:
             return self._conclude(_silent(response.status_code))
-        reading = Reading(self._adapter.resilience.clock.monotonic, response, config.body.error_timeout)
+        reading = Reading(self._brain.clock.monotonic, response, config.body.error_timeout)
         reading.read(limit or 1)
         self._cause = reading.cause
         raw = b"".join(reading.chunks)
@@ -233,7 +237,7 @@ class Port:
             response.raw.headers.items,
             raw,
             config,
-            self._adapter.resilience.clock.time,
+            self._brain.clock.time,
             whole=reading.whole,
             broken=reading.broken,
         )
@@ -314,7 +318,7 @@ class Port:
         return self._question.origin(self._request.url or "", self.call.config)
 
     def _deliver_stream(self, response: Response, call: Call) -> Response:
-        brain = self._adapter.resilience
+        brain = self._brain
         splice = Splice(call.config, self._path, self.origin(), self._asked, brain.clock.time)
         # What comes out of our hands is decoded, and its length nobody knows.
         for name in ("content-encoding", "content-length") if self.inflater is not None else ():

@@ -20,7 +20,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gip_resilience._delivered import Delivered
-from gip_resilience._replay import Diverged, Replay
+from gip_resilience._replay import Replay
+from gip_resilience._replay_past import Diverged
 from gip_resilience.hints import Hint
 from gip_resilience.recovery import Action, Broken, Decision, Phase, decide
 from gip_resilience.sse import EventSplitter, parse

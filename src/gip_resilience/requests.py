@@ -112,7 +112,7 @@ class ResilientAdapter(HTTPAdapter):
         send = super().send if self.inner is None else self.inner.send
         if noted.upgrade:
             return send(request, timeout=timeout, **options)
-        port = Port(self, send, request, noted, timeout, options)
+        port = Port(self, self.resilience, send, request, noted, timeout, options)
         return drive(port.call, port, self.resilience.clock)
 
     def close(self) -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from gip_resilience.gateway.answers import Answer
-    from gip_resilience.gateway.api import Api
     from gip_resilience.gateway.asked import Asked
     from gip_resilience.gateway.content import Said, Turn
+    from gip_resilience.gateway.streaming import Service
 
 MAX_PROMPTS: Final = 20
 """The most prompts of one legacy request."""
@@ -32,7 +32,7 @@ MAX_PROMPTS: Final = 20
 _Choice = dict[str, object]
 
 
-def chat(api: Api, asked: Asked) -> tuple[Answer, int]:
+def chat(api: Service, asked: Asked) -> tuple[Answer, int]:
     """``POST /v1/chat/completions``."""
     payload = asked.payload
     model = api.known_model(asked)
@@ -58,7 +58,7 @@ def chat(api: Api, asked: Asked) -> tuple[Answer, int]:
     return json_answer(whole), usage["total_tokens"]
 
 
-def completions(api: Api, asked: Asked) -> tuple[Answer, int]:
+def completions(api: Service, asked: Asked) -> tuple[Answer, int]:
     """``POST /v1/completions``: a text for every prompt, and no tools."""
     payload = asked.payload
     model = api.known_model(asked)

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from gip_resilience.gateway.answers import Answer
-    from gip_resilience.gateway.api import Api
     from gip_resilience.gateway.asked import Asked, Prompt
     from gip_resilience.gateway.content import Said
+    from gip_resilience.gateway.streaming import Service
 
 PREFIX: Final = "/v1beta/models/"
 SUFFIX: Final = ":streamGenerateContent"
 
 
-def stream_generate_content(api: Api, asked: Asked) -> tuple[Answer, int]:
+def stream_generate_content(api: Service, asked: Asked) -> tuple[Answer, int]:
     """The answer as a stream of events, or as one JSON array where ``alt=sse`` is missing.
 
     There is no marker: the last chunk has a ``finishReason``, and words too.

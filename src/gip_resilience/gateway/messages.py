@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gip_resilience.gateway.answers import Answer
-    from gip_resilience.gateway.api import Api
     from gip_resilience.gateway.asked import Asked
     from gip_resilience.gateway.content import Said
+    from gip_resilience.gateway.streaming import Service
 
 
-def messages(api: Api, asked: Asked) -> tuple[Answer, int]:
+def messages(api: Service, asked: Asked) -> tuple[Answer, int]:
     """``POST /v1/messages``."""
     payload = asked.payload
     model = api.known_model(asked)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from gip_resilience.gateway.answers import Answer
-    from gip_resilience.gateway.api import Api
     from gip_resilience.gateway.asked import Asked, Prompt
     from gip_resilience.gateway.content import Said, Turn
+    from gip_resilience.gateway.streaming import Service
 
 PREFIX: Final = RESPONSES + "/"
 """Where a run is found: this and its id."""
@@ -27,7 +27,7 @@ PREFIX: Final = RESPONSES + "/"
 _Event = dict[str, object]
 
 
-def create(api: Api, asked: Asked) -> tuple[Answer, int]:
+def create(api: Service, asked: Asked) -> tuple[Answer, int]:
     """``POST /v1/responses``.
 
     A run in the background is over as soon as it is asked for, but without a stream the answer does not say so.
@@ -54,7 +54,7 @@ def create(api: Api, asked: Asked) -> tuple[Answer, int]:
     return json_answer({**head, "status": "queued"} if background else whole), tokens
 
 
-def retrieve(api: Api, asked: Asked) -> tuple[Answer, int]:
+def retrieve(api: Service, asked: Asked) -> tuple[Answer, int]:
     """``GET /v1/responses/{id}``: the response, or its events after ``starting_after``."""
     run = api.streams.kept(asked.payload["id"], RESPONSES)
     if not asked.stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gip_resilience.gateway.answers import Answer, Parts
 from gip_resilience.gateway.asked import Refusal, natural
@@ -12,6 +12,7 @@ from gip_resilience.gateway.content import Turn, identifier
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from gip_resilience.gateway.asked import Asked
     from gip_resilience.gateway.http1 import Headers
 
 CHAT: Final = "/v1/chat/completions"
@@ -157,3 +158,21 @@ class Streams:
 def _comment(place: int) -> bytes:
     """What precedes the event at *place*."""
     return b"" if place % _EVENTS_PER_COMMENT else b": keepalive\n\n"
+
+
+class Service(Protocol):
+    """What an endpoint needs of the gateway it belongs to.
+
+    Attributes:
+        streams: sends and keeps its streams.
+    """
+
+    streams: Streams
+
+    def known_model(self, asked: Asked) -> str:
+        """The model of the request.
+
+        Raises:
+            Refusal: it names none, or one that does not exist.
+        """
+        ...
