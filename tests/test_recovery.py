@@ -370,6 +370,7 @@ BODIES: list[tuple[Any, Asked]] = [
     # log probabilities
     ({"logprobs": True}, KNOWN._replace(logprobs=True)),
     ({"logprobs": 2}, KNOWN._replace(logprobs=True)),
+    ({"logprobs": 0}, KNOWN._replace(logprobs=True)),
     ({"logprobs": False}, KNOWN),
     ({"logprobs": None, "top_logprobs": None}, KNOWN),
     ({"top_logprobs": 3}, KNOWN._replace(logprobs=True)),
@@ -438,14 +439,12 @@ def test_a_body_of_a_megabyte_is_read_in_one_scan() -> None:
     found = asked(body)
 
     assert found == Asked(known=True, choices=2, repeatable=True)
-    assert time.perf_counter() - began < 0.25
+    assert time.perf_counter() - began < 2.0
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
+LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+LIST = st.lists(LEAF, max_size=3)
+JSON = LEAF | LIST | st.dictionaries(st.text(max_size=5), LEAF | LIST, max_size=3)
 NAMES = [
     "n",
     "candidateCount",

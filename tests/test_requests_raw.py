@@ -409,6 +409,9 @@ class Wire:
         self.raw.close()
         self.raw.release_conn()
 
+    def drop(self) -> None:
+        self.close()
+
 
 class Streaming(HTTPAdapter):
     """Puts our raw response where the real one was."""

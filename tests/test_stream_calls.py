@@ -146,6 +146,7 @@ def test_without_budget_a_stream_is_not_mended(
 
     assert outcome.interruption.code == "stream_terminated"
     assert outcome.report.reason == "retry budget exhausted"
+    assert [(hop.action, hop.reason) for hop in outcome.report.hops][-1] == ("fail", "retry budget exhausted")
     assert len(gateway.requests) == 2
 
 

@@ -8,7 +8,6 @@ from gip_resilience._draining import adrain
 from gip_resilience._flow import Stage
 from gip_resilience.drive import aperform
 from gip_resilience.effects import Refuse
-from gip_resilience.engine import story
 from gip_resilience.recovery import Action
 
 
@@ -71,14 +70,13 @@ class AsyncFlow(Stage):
             self._inflated = self._port.inflater.feed(chunk)
 
     async def _mend(self) -> bytes:
-        fact, decision = self._decide()
+        fact, decision, script = self._decide()
         if decision.action in (Action.END, Action.MARKER):
             await self._port.release()
             return self._complete(decision)
-        if decision.onward is not None:
+        if script is not None:
             self._inflated = None
-            self._port.prepare(decision.onward)
-            effect = await aperform(story(self._call, fact), self._port, self._clock)
+            effect = await aperform(script, self._port, self._clock, self._first)
             self._port.failure, failure = None, self._port.failure
             if isinstance(effect, Refuse):
                 self._refuse(effect, failure)

@@ -13,7 +13,7 @@ from gip_resilience._draining import drain
 from gip_resilience._inflating import DamagedError
 from gip_resilience._report import Hop
 from gip_resilience.drive import perform, sign, untraced
-from gip_resilience.effects import Refuse
+from gip_resilience.effects import Pause, Refuse
 from gip_resilience.engine import story
 from gip_resilience.errors import StreamDivergedError, StreamInterruptedError
 from gip_resilience.recovery import Action
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gip_resilience._drains import Drains
     from gip_resilience._splice import Splice
     from gip_resilience.clock import Clock
+    from gip_resilience.drive import Script
+    from gip_resilience.effects import Effect
     from gip_resilience.engine import Call
     from gip_resilience.recovery import Decision, Phase
     from gip_resilience.taxonomy import Fact
@@ -50,6 +52,7 @@ class Stage:
         self._drains = drains
         self._inflated: Iterator[bytes] | None = None
         self._cause: Exception | None = None
+        self._first: Effect | None = None
         self._noticed = False
         self._drained = False
         self._closed = False
@@ -66,8 +69,12 @@ class Stage:
             self._call.stream_ended()
         return out
 
-    def _decide(self) -> tuple[Fact, Decision]:
-        """Decide what to do about the break, and write it down."""
+    def _decide(self) -> tuple[Fact, Decision, Script | None]:
+        """Decide what to do about the break, and write it down.
+
+        For a further attempt the engine is asked first, whose story goes on from there: without its leave nothing is
+        sent, and then it was no restart, resume or replay.
+        """
         splice, call = self._splice, self._call
         fact = splice.broken
         if fact is None:
@@ -76,8 +83,17 @@ class Stage:
         reason = decision.reason
         if decision.action is Action.MARKER and splice.usage_missing:
             reason = "the usage is missing"
-        call.hop(Hop(str(decision.action), fact.code, str(splice.phase), splice.events, reason))
-        return fact, decision
+        hop = Hop(str(decision.action), fact.code, str(splice.phase), splice.events, reason)
+        if decision.onward is None:
+            call.hop(hop)
+            return fact, decision, None
+        self._port.prepare(decision.onward)
+        call.propose(hop)
+        script = story(call, fact)
+        self._first = next(script)
+        if isinstance(self._first, Pause):
+            call.agree()
+        return fact, decision, script
 
     def _complete(self, decision: Decision) -> bytes:
         self._drained = True
@@ -113,12 +129,9 @@ class Stage:
         self._cause = None
         self._drained = True
         phase, guarded = splice.phase, splice.guarded
-        if fact.code != "stream_diverged":
-            last = splice.fail()
-            if last:
-                return last
-        else:
-            splice.fail()
+        last = splice.fail()
+        if last:
+            return last
         if not guarded and cause is not None:
             sign(cause, call)
             try:
@@ -247,14 +260,13 @@ class Flow(Stage):
             self._inflated = self._port.inflater.feed(chunk)
 
     def _mend(self) -> bytes:
-        fact, decision = self._decide()
+        fact, decision, script = self._decide()
         if decision.action in (Action.END, Action.MARKER):
             self._port.release()
             return self._complete(decision)
-        if decision.onward is not None:
+        if script is not None:
             self._inflated = None
-            self._port.prepare(decision.onward)
-            effect = perform(story(self._call, fact), self._port, self._clock)
+            effect = perform(script, self._port, self._clock, self._first)
             self._port.failure, failure = None, self._port.failure
             if isinstance(effect, Refuse):
                 self._refuse(effect, failure)

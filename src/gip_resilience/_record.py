@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gip_resilience._report import Attempt, CallReport
@@ -68,6 +69,7 @@ class Record:
         "_opened_at",
         "_paused",
         "_permit",
+        "_proposed",
         "_reason",
         "_sent_at",
         "_spared",
@@ -112,6 +114,7 @@ class Record:
         self._hinted = False
         self._spared = False
         self._hops: list[Hop] | None = None
+        self._proposed: Hop | None = None
         self._opened: Fact | None = None
         self._opened_at = 0.0
         self._flowed = 0.0
@@ -159,6 +162,16 @@ class Record:
             if self._opened is not None:
                 self._record(self._opened, self.world.monotonic())
             self._end("cancelled", "the stream was closed before its end")
+
+    def propose(self, hop: Hop) -> None:
+        """A break of the stream, and what would be done about it; if the call ends instead, nothing was."""
+        self._proposed = hop
+
+    def agree(self) -> None:
+        """What was proposed is done."""
+        proposed, self._proposed = self._proposed, None
+        if proposed is not None:
+            self.hop(proposed)
 
     def hop(self, hop: Hop) -> None:
         """Write down a break of the stream and what is done about it, and tell observers."""
@@ -215,6 +228,9 @@ class Record:
         self.outcome = outcome
         self._reason = reason
         self.ended = self.world.monotonic()
+        if self._proposed is not None:
+            self._proposed = replace(self._proposed, action="fail", reason=reason)
+            self.agree()
         self.world.metrics.ended(self.key.host, self.key.model, outcome)
         if self.world.announcer.wants(CallEnded):
             self.world.announcer.tell(CallEnded(self.report()))

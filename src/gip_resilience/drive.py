@@ -97,9 +97,9 @@ def drive(call: Call, port: Port[R_co], clock: Clock) -> R_co:
         call.close()
 
 
-def perform(script: Script, port: Port[R_co], clock: Clock) -> Deliver | Refuse:
-    """Do what *script* says, by blocking, up to its last word."""
-    effect = next(script)
+def perform(script: Script, port: Port[R_co], clock: Clock, effect: Effect | None = None) -> Deliver | Refuse:
+    """Do what *script* says, by blocking, up to its last word; *effect* is its first, if that was heard already."""
+    effect = next(script) if effect is None else effect
     while True:
         if isinstance(effect, Send):
             effect = script.send(port.attempt(effect.timeout))
@@ -135,9 +135,11 @@ async def adrive(call: Call, port: AsyncPort[R_co], clock: Clock) -> R_co:
         call.close()
 
 
-async def aperform(script: Script, port: AsyncPort[R_co], clock: Clock) -> Deliver | Refuse:
-    """Do what *script* says, by awaiting, up to its last word."""
-    effect = next(script)
+async def aperform(
+    script: Script, port: AsyncPort[R_co], clock: Clock, effect: Effect | None = None
+) -> Deliver | Refuse:
+    """Do what *script* says, by awaiting, up to its last word; see `perform`."""
+    effect = next(script) if effect is None else effect
     while True:
         if isinstance(effect, Send):
             effect = script.send(await port.attempt(effect.timeout))

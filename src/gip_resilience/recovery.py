@@ -83,6 +83,8 @@ class Asked(NamedTuple):
 
 UNKNOWN = Asked()
 
+_LOGPROBS = ("logprobs", "top_logprobs", "responseLogprobs")
+
 _FIELDS = {
     "n",
     "candidateCount",
@@ -116,9 +118,7 @@ def asked(body: bytes | None) -> Asked:
     return Asked(
         known=True,
         choices=count if isinstance(count, int) and count > 0 else 1,
-        logprobs=any(
-            said.get(name) not in (None, False) for name in ("logprobs", "top_logprobs", "responseLogprobs")
-        ),
+        logprobs=any(said.get(name) is not None and said[name] is not False for name in _LOGPROBS),
         repeatable=(temperature is not None and temperature is not False and temperature == 0)
         or said.get("seed") is not None,
         background=said.get("background") is True,
