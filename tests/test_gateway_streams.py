@@ -97,6 +97,28 @@ def test_a_limit_is_the_reason_given(
     assert reason(events.data)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "system", "used"),
+    [
+        (ANTHROPIC, {"system": "12345678"}, lambda data: data[0]["message"]["usage"]["input_tokens"]),
+        (RESPONSES, {"instructions": "12345678"}, lambda data: data[-1]["response"]["usage"]["input_tokens"]),
+        (
+            GEMINI,
+            {"systemInstruction": {"parts": [{"text": "12345678"}]}},
+            lambda data: data[0]["usageMetadata"]["promptTokenCount"],
+        ),
+    ],
+    ids=["anthropic", "responses", "gemini"],
+)
+def test_instructions_count_as_tokens(
+    endpoint: Endpoint, system: dict[str, Any], used: Callable[[Any], int], client: httpx2.Client
+) -> None:
+    """What is said beside the messages is part of the prompt."""
+    plain, longer = Events.of(endpoint.post(client)).data, Events.of(endpoint.post(client, **system)).data
+
+    assert used(longer) == used(plain) + 2
+
+
 def test_legacy_completions(client: httpx2.Client) -> None:
     """Prompts times choices, each with its finish reason; usage if asked for; the marker."""
     payload = {"model": MODEL, "prompt": ["a", [1, 2]], "n": 2}
@@ -140,6 +162,9 @@ def test_responses_grammar(client: httpx2.Client) -> None:
     assert [block.split("\n")[0] for block in events.blocks] == [f"event: {name}" for name in types]
     assert [event["sequence_number"] for event in events.data] == list(range(len(types)))
     assert (first["status"], first["output"], first["background"]) == ("in_progress", [], False)
+    item = last["output"][0]
+    assert events.data[2]["item"] == {**item, "status": "in_progress", "content": []}
+    assert events.data[3]["part"] == {**item["content"][0], "text": ""}
     assert last == client.post(RESPONSES.path, json=RESPONSES.ask(PROMPT)).json()
     assert last["usage"]["output_tokens"] == deltas
 
@@ -241,6 +266,7 @@ def test_a_streamed_call_of_chat(client: httpx2.Client) -> None:
     opener = {"index": 0, **call, "function": {"name": "look", "arguments": ""}}
     pieces = [delta["tool_calls"][0] for delta in deltas[2:-1]]
 
+    assert whole["message"] == {"role": "assistant", "content": None, "tool_calls": [call]}
     assert deltas[:2] == [{"role": "assistant", "content": None}, {"tool_calls": [opener]}]
     assert len(pieces) > 3
     assert all(piece.keys() == {"index", "function"} for piece in pieces)
@@ -249,6 +275,18 @@ def test_a_streamed_call_of_chat(client: httpx2.Client) -> None:
     assert json.loads(arguments)["text"] == USE_TOOL[:12]
     assert 30 <= len(arguments) <= 50
     assert whole["finish_reason"] == events.data[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_streamed_call_of_responses(client: httpx2.Client) -> None:
+    """An item that opens without arguments and grows by them."""
+    *_, last = data = Events.of(RESPONSES.post(client, USE_TOOL, tools=FLAT)).data
+    item = last["response"]["output"][0]
+    deltas = [event["delta"] for event in data if event["type"] == "response.function_call_arguments.delta"]
+
+    assert data[2]["item"] == {**item, "status": "in_progress", "arguments": ""}
+    assert "".join(deltas) == data[-3]["arguments"] == data[-2]["item"]["arguments"] == item["arguments"]
+    assert data[-3]["type"] == "response.function_call_arguments.done"
+    assert (item["id"][:3], item["call_id"][:5], len(deltas) > 3) == ("fc_", "call_", True)
 
 
 # ------------------------------------------------------------------------------------------------- under the SDKs
@@ -424,31 +462,6 @@ def test_every_request_gets_an_answer(
         assert (answer.code is None) == (answer.status == 200)
         if isinstance(answer.body, Parts):
             assert all(answer.body.pieces)
-
-
-@given(st.text(alphabet="?&=%;+-ax19é", max_size=20))
-@settings(deadline=None, max_examples=100)
-def test_every_query_gets_an_answer(query: str) -> None:
-    """Any query is fields or nothing."""
-    api = Api((), None, None, 0, Redactor(b"key"))
-    request = Request("GET", f"{RESPONSES.path}/x?{query}", 1, ())
-
-    assert api.respond(request, read(request), 0.0).code == "not_found"
-
-
-@pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        ("/x", {}),
-        ("/x?", {}),
-        ("/x?a=1&b=%20&c", {"a": "1", "b": " ", "c": ""}),
-        ("/x?a=1&a=2", {"a": "2"}),
-        ("http://h/x?a=?b", {"a": "?b"}),
-    ],
-)
-def test_queries_are_read(target: str, expected: dict[str, str]) -> None:
-    """As forms write them."""
-    assert Request("GET", target, 1, ()).query == expected
 
 
 # --------------------------------------------------------------------------------------------------- under the rest

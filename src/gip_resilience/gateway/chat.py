@@ -63,8 +63,8 @@ def completions(api: Service, asked: Asked) -> tuple[Answer, int]:
     payload = asked.payload
     model = api.known_model(asked)
     prompts = inputs(payload, "prompt")
-    if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise Refusal("invalid_argument", f"Invalid 'prompt': 1 to {MAX_PROMPTS} prompts are taken.")
+    if len(prompts) > MAX_PROMPTS:
+        raise Refusal("invalid_argument", f"Invalid 'prompt': at most {MAX_PROMPTS} prompts are taken.")
     number(payload, "temperature", 0, 2)
     count = integer(payload, "n", 1, 8) or 1
     limit = integer(payload, "max_tokens", 1)
