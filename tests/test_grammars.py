@@ -446,3 +446,19 @@ def test_a_first_event_that_is_nothing_strange_to_some(
     """Where the path's own protocol knows the event, the path is believed."""
     for expected in [*GRAMMARS, None]:
         assert confirm(expected, parse(raw), raw) is (expected if expected in keeps else otherwise)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "name"),
+    [
+        (RESPONSES, b"response.output_text.delta"),
+        (RESPONSES, b"response.completed"),
+        (ANTHROPIC, b"content_block_delta"),
+        (ANTHROPIC, b"message_stop"),
+    ],
+)
+def test_a_gateways_error_under_the_name_of_an_event(grammar: Grammar, name: bytes) -> None:
+    """An error that a gateway wrote where an event had begun is an error, and neither output nor an end."""
+    raw = b'event: %b\ndata: {"error": {"type": "server_error", "code": "stream_error"}}\n\n' % name
+
+    assert grammar.read(parse(raw), raw).kind is Kind.ERROR

@@ -176,6 +176,8 @@ def judge_response_event(event: ResponseEvent, name: bytes) -> Said | None:
     """Say what *event*, named *name* or not, means; ``None`` when it is of a kind nobody knows."""
     type_ = type_of(event.type, name)
     sequence = event.sequence_number if type(event.sequence_number) is int else None
+    if event.error and sequence is None and not event.type:
+        return ERROR  # a gateway's, whatever the event is called: the service's own say what they are
     kind = _RESPONSE_EVENTS.get(type_)
     if kind is None:
         if not type_.startswith("response."):
