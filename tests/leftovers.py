@@ -51,15 +51,20 @@ class Ledger(MemoryStore):
             self.out.add(id(answer))
         return answer
 
-    def report(self, key: Any, permit: Permit, *args: Any) -> Any:
+    def report(self, key: Any, permit: Permit, *args: Any, **options: Any) -> Any:
         """See `Store.report`."""
         self.out.remove(id(permit))
-        return super().report(key, permit, *args)
+        return super().report(key, permit, *args, **options)
 
     def abandon(self, permit: Permit, now: float) -> None:
         """See `Store.abandon`."""
         self.out.remove(id(permit))
         super().abandon(permit, now)
+
+    @property
+    def waiting(self) -> int:
+        """Callers that stand in line at a gate."""
+        return sum(gate.waiting for gate in self._gates.values())
 
 
 def one_connection(harness: Harness) -> Session:

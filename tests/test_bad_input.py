@@ -63,11 +63,11 @@ class Watched:
         self._report = brain.store.report
         brain.store.report = self.report  # type: ignore[method-assign]
 
-    def report(self, *arguments: Any) -> Any:
+    def report(self, *arguments: Any, **options: Any) -> Any:
         """Note, and pass on."""
         self.peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.reset_peak()
-        return self._report(*arguments)
+        return self._report(*arguments, **options)
 
 
 # ---- large ----------------------------------------------------------------------------------------------------

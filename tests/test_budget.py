@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -103,48 +104,151 @@ def test_a_rate_that_rises_again_gives_room_and_no_tokens() -> None:
     assert (machine.capacity, machine.tokens) == (10.0, 2.0)
 
 
+# ---- a host's budget, and those of its scopes ------------------------------------------------------------
+
+
+def shared(scopes: int = 2, host: float = 10.0, **changes: Any) -> tuple[Budget, list[Budget]]:
+    """A host's budget of *host* tokens, and those of scopes that are paid for there too."""
+    parent = budget(capacity=host, min_capacity=min(host, 2.0))
+    return parent, [Budget(BudgetConfig(**changes), NOW, parent) for _ in range(scopes)]
+
+
+def test_a_retry_is_paid_for_twice() -> None:
+    """By its scope and by the host; another scope pays nothing."""
+    parent, (one, other) = shared()
+
+    assert one.withdraw(2.0)
+
+    assert (parent.tokens, one.tokens, other.tokens) == (8.0, 8.0, 10.0)
+
+
+@pytest.mark.parametrize(("models", "sent"), [(1, 10), (2, 10), (30, 10)])
+def test_a_host_that_is_down_is_not_asked_for_as_many_retries_as_it_has_models(
+    models: int, sent: int
+) -> None:
+    """Ten in all."""
+    _, scopes = shared(models)
+
+    assert sum(scope.withdraw(1.0) for scope in scopes for _ in range(20)) == sent
+
+
+@pytest.mark.parametrize(
+    ("host", "scope", "cost"),
+    [(1.0, 10.0, 2.0), (10.0, 2.0, 3.0), (1.0, 2.0, 4.0)],
+    ids=["the host cannot", "the scope cannot", "neither can"],
+)
+def test_what_one_of_them_cannot_pay_costs_nobody_anything(host: float, scope: float, cost: float) -> None:
+    """Both are taken from, or neither is."""
+    parent, (one, other) = shared(host=host, capacity=scope)
+
+    assert one.withdraw(cost) is False
+
+    assert (parent.tokens, one.tokens, other.tokens) == (host, scope, scope)
+
+
+def test_a_success_of_any_scope_fills_the_host() -> None:
+    """And its own scope, not the others."""
+    parent, (one, other) = shared(capacity=5.0)
+    assert one.withdraw(5.0)
+    assert other.withdraw(5.0)
+
+    for _ in range(5):
+        other.deposit()
+
+    assert parent.tokens == pytest.approx(1.0)
+    assert (one.tokens, other.tokens) == (0.0, pytest.approx(1.0))
+    assert one.withdraw(1.0) is False
+
+
+def test_the_hosts_capacity_follows_the_calls_of_all_its_scopes() -> None:
+    """A tenth of a call a second each: two tokens for a scope, ten for the twenty of them."""
+    parent, scopes = shared(20)
+    for number, scope in enumerate(scopes):
+        scope.call(NOW + 1.0 + number / 20)
+    scopes[0].call(NOW + 10.0)
+
+    assert parent.capacity == pytest.approx(10.0)
+    assert scopes[0].capacity == 2.0
+
+
+@dataclass
+class Books:
+    """What a budget should hold."""
+
+    tokens: float = 10.0
+    capacity: float = 10.0
+    since: float = NOW
+    calls: int = 0
+
+    def call(self, now: float) -> None:
+        """A call; the first after ten seconds says what the rate was."""
+        self.calls += 1
+        seconds = now - self.since
+        if seconds >= 10.0:
+            self.capacity = sorted([2.0, 5.0 * (self.calls / seconds), 10.0])[1]
+            self.tokens = min(self.tokens, self.capacity)
+            self.since, self.calls = now, 0
+
+    def success(self) -> None:
+        """A fifth of a retry."""
+        self.tokens = min(self.tokens + 0.2, self.capacity)
+
+
 class BudgetMachine(RuleBasedStateMachine):
-    """Any order of calls, successes and retries, against plain bookkeeping."""
+    """Any order of calls, successes and retries of two scopes of one host, against plain bookkeeping."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = budget()
+        self.parent, self.scopes = shared()
+        self.host, self.books = Books(), [Books(), Books()]
         self.now = NOW
-        self.tokens = 10.0
 
     @rule(seconds=st.floats(0.0, 20.0))
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass; nobody has more for it."""
         self.now += seconds
 
-    @rule()
-    def call(self) -> None:
-        """A user's call begins."""
-        self.machine.call(self.now)
-        self.tokens = min(self.tokens, self.machine.capacity)
+    @rule(which=st.integers(0, 1), times=st.integers(1, 30))
+    def call(self, which: int, times: int) -> None:
+        """A user's calls begin; nobody has more for it."""
+        before = self.held()
+        for _ in range(times):
+            self.scopes[which].call(self.now)
+            self.books[which].call(self.now)
+            self.host.call(self.now)
+        assert all(now <= then for now, then in zip(self.held(), before, strict=True))
 
-    @rule()
-    def success(self) -> None:
-        """A call succeeds."""
-        self.machine.deposit()
-        self.tokens = min(self.tokens + 0.2, self.machine.capacity)
+    @rule(which=st.integers(0, 1), times=st.integers(1, 12))
+    def success(self, which: int, times: int) -> None:
+        """Calls of one scope succeed."""
+        for _ in range(times):
+            self.scopes[which].deposit()
+            self.books[which].success()
+            self.host.success()
 
-    @rule(cost=st.sampled_from([0.0, 0.5, 1.0, 2.0, 11.0]))
-    def retry(self, cost: float) -> None:
-        """A retry asks to be paid."""
-        affordable = cost <= self.tokens
-        assert self.machine.withdraw(cost) is affordable
-        self.tokens -= cost if affordable else 0.0
+    @rule(which=st.integers(0, 1), cost=st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0, 11.0]))
+    def retry(self, which: int, cost: float) -> None:
+        """A retry asks to be paid: by both, or by neither."""
+        payers = [self.books[which], self.host]
+        affordable = all(cost <= payer.tokens for payer in payers)
+        assert self.scopes[which].withdraw(cost) is affordable
+        for payer in payers if affordable else []:
+            payer.tokens -= cost
+
+    def held(self) -> list[float]:
+        """The tokens of the host and of its scopes."""
+        return [each.tokens for each in (self.parent, *self.scopes)]
 
     @invariant()
     def agrees(self) -> None:
-        """The tokens are those of the books, within their bounds."""
-        assert self.machine.tokens == self.tokens
-        assert 0.0 <= self.machine.tokens <= self.machine.capacity
-        assert 2.0 <= self.machine.capacity <= 10.0
+        """Tokens and capacities are those of the books, within their bounds."""
+        for machine, books in zip((self.parent, *self.scopes), (self.host, *self.books), strict=True):
+            assert (machine.tokens, machine.capacity) == (books.tokens, books.capacity)
+            assert 0.0 <= machine.tokens <= machine.capacity
+            assert 2.0 <= machine.capacity <= 10.0
 
 
 BudgetMachine.TestCase.settings = settings(
-    deadline=None, derandomize=True, max_examples=60, stateful_step_count=40
+    deadline=None, derandomize=True, max_examples=100, stateful_step_count=40
 )
 TestBudgetMachine = BudgetMachine.TestCase

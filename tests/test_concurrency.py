@@ -118,6 +118,7 @@ class Stopped:
         self._now = 1000.0
         self._changed = threading.Condition()
         self.sleepers = 0
+        self.sleeps = 0
 
     def monotonic(self) -> float:
         """See `Clock`."""
@@ -132,6 +133,7 @@ class Stopped:
         with self._changed:
             until = self._now + seconds
             self.sleepers += 1
+            self.sleeps += 1
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: self._now >= until, PATIENCE)
             self.sleepers -= 1
@@ -144,6 +146,11 @@ class Stopped:
         """Until so many sleep at the same time."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.sleepers == count, PATIENCE)
+
+    def wait_for_sleeps(self, count: int) -> None:
+        """Until so many pauses have been begun."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.sleeps == count, PATIENCE)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -302,6 +309,9 @@ class TestGate:
         assert clock.sleepers == 50
         assert [seen.model for seen in gateway.requests] == [MODEL, "openai/gpt-5"]
 
+        clock.advance(0.2)
+        clock.wait_for_sleeps(2 * 50)
+        assert len(gateway.requests) == 2
         clock.advance(60.0)
         assert {call.result(PATIENCE) for call in calls} == {200}
         assert len(gateway.requests) == 2 + 50
@@ -310,20 +320,22 @@ class TestGate:
     def test_they_are_not_released_at_the_same_moment(
         self, crowd: Crowd, gateway: Gateway, clock: Stopped
     ) -> None:
-        """But over half as long again as the gate was closed: some soon, some later."""
+        """But each at its turn, over half as long again as the gate was closed."""
         gateway.plan = FaultPlan.script([RateLimited(30)])
         calls = [crowd.start()]
         clock.wait_for_sleepers(1)
         calls += [crowd.start() for _ in range(49)]
         clock.wait_for_sleepers(50)
 
-        clock.advance(37.5)
-        _ended(calls, 5)
+        clock.advance(30.0)
+        clock.wait_for_sleeps(2 * 50)
+        clock.advance(7.5)
+        _ended(calls, 20)
         early = len([call for call in calls if call.done()])
         clock.advance(60.0)
 
         assert {call.result(PATIENCE) for call in calls} == {200}
-        assert 5 <= early < 50
+        assert 20 <= early <= 30
 
 
 # ---- everything at once ----------------------------------------------------------------------------------

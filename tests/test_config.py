@@ -91,16 +91,23 @@ FIELDS = [
     ("breaker", "window", 10.0),
     ("breaker", "buckets", 10),
     ("breaker", "ratio", 0.5),
-    ("breaker", "min_calls", 10),
+    ("breaker", "min_calls", 20),
     ("breaker", "consecutive", 5),
+    ("breaker", "slow_call", None),
+    ("breaker", "slow_ratio", 0.8),
     ("breaker", "open_time", 5.0),
     ("breaker", "open_jitter", 0.2),
+    ("breaker", "growth", 1.0),
     ("breaker", "max_open", 120.0),
+    ("breaker", "success_threshold", 1),
+    ("breaker", "probe_lease", None),
     ("breaker", "mode", "on"),
     ("gate", "spread", 0.5),
     ("gate", "max_wait", 120.0),
     ("gate", "base_delay", 2.0),
     ("gate", "max_delay", 30.0),
+    ("gate", "max_waiters", 1000),
+    ("gate", "exhausted", "certain"),
     ("gate", "scope", "model"),
     ("gate", "mode", "on"),
     ("budget", "capacity", 10.0),
@@ -126,6 +133,7 @@ FIELDS = [
     ("", "max_elapsed", 120.0),
     ("", "on_open", "auto"),
     ("", "dialect", "auto"),
+    ("", "idempotency_header", None),
 ]
 
 
@@ -160,8 +168,8 @@ FULL = {
         "rate_limit": {"jitter": "none", "wait": "fibo", "max_hint": 30.0},
         "custom:my_code": {"on_ambiguous": "fail", "breaker": "trip", "cost": 0.5},
     },
-    "breaker": {"ratio": 0.8, "min_calls": 4, "mode": "metrics_only"},
-    "gate": {"spread": 1.0, "scope": "credential"},
+    "breaker": {"ratio": 0.8, "min_calls": 4, "slow_call": 30.0, "growth": 2.0, "mode": "metrics_only"},
+    "gate": {"spread": 1.0, "exhausted": "off", "scope": "credential"},
     "budget": {"capacity": 20.0, "mode": "off"},
     "body": {"replay_limit": 0, "error_timeout": 1.5},
     "stream": {"resume": ["/events", "/v1/*"], "replay": "never", "marker": False, "idle_timeout": 90.0},
@@ -169,6 +177,7 @@ FULL = {
     "max_elapsed": None,
     "on_open": "respond",
     "dialect": "openai",
+    "idempotency_header": "Idempotency-Key",
 }
 
 
@@ -180,8 +189,8 @@ def full() -> Config:
             "rate_limit": Policy(jitter="none", wait="fibo", max_hint=30),
             "custom:my_code": Policy(on_ambiguous="fail", breaker="trip", cost=0.5),
         },
-        breaker=BreakerConfig(ratio=0.8, min_calls=4, mode="metrics_only"),
-        gate=GateConfig(spread=1, scope="credential"),
+        breaker=BreakerConfig(ratio=0.8, min_calls=4, slow_call=30, growth=2, mode="metrics_only"),
+        gate=GateConfig(spread=1, exhausted="off", scope="credential"),
         budget=BudgetConfig(capacity=20, mode="off"),
         body=BodyConfig(replay_limit=0, error_timeout=1.5),
         stream=StreamConfig(resume=("/events", "/v1/*"), replay="never", marker=False, idle_timeout=90),
@@ -189,6 +198,7 @@ def full() -> Config:
         max_elapsed=None,
         on_open="respond",
         dialect="openai",
+        idempotency_header="Idempotency-Key",
     )
 
 
@@ -347,6 +357,30 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         {"dialect": "open_ai"},
         "dialect",
         f'{DIALECTS}, got "open_ai" (did you mean "openai"?)',
+    ),
+    (
+        "idempotency_header",
+        {"idempotency_header": "Idempotency Key"},
+        "idempotency_header",
+        'expected a header name or none, got "Idempotency Key"',
+    ),
+    (
+        "idempotency_header_empty",
+        {"idempotency_header": ""},
+        "idempotency_header",
+        'expected a header name or none, got ""',
+    ),
+    (
+        "idempotency_header_colon",
+        {"idempotency_header": "Idempotency-Key:"},
+        "idempotency_header",
+        'expected a header name or none, got "Idempotency-Key:"',
+    ),
+    (
+        "idempotency_header_switch",
+        {"idempotency_header": True},
+        "idempotency_header",
+        "expected a header name or none, got true",
     ),
     (
         "unknown",
@@ -653,6 +687,8 @@ NOT_IN_ENV = {
     "deadline_table",
     "breaker_list",
     "policies_list",
+    "idempotency_header_empty",  # counts as not set
+    "idempotency_header_switch",  # any word may name a header
 }
 
 
@@ -752,6 +788,11 @@ def test_wrong_environment(name: str, values: dict[str, Any], path: str, says: s
         ),
         pytest.param(
             lambda: Overrides(model=""), 'model: expected a non-empty string, got ""', id="override_model"
+        ),
+        pytest.param(
+            lambda: Overrides(idempotency_header="a b"),
+            'idempotency_header: expected a header name or none, got "a b"',
+            id="override_idempotency_header",
         ),
         pytest.param(
             lambda: Overrides.build(model_overloaded={"cost": "x"}),
@@ -935,7 +976,7 @@ def test_environment_over_a_file(tmp_path: Path) -> None:
     )
 
     assert config == full().replace(
-        breaker=BreakerConfig(ratio=0.9, min_calls=4, mode="metrics_only"),
+        breaker=BreakerConfig(ratio=0.9, min_calls=4, slow_call=30, growth=2, mode="metrics_only"),
         policies={
             **full().policies,
             "model_overloaded": Policy(max_attempts=2, max_delay=20),
@@ -1071,6 +1112,7 @@ plain_configs = st.fixed_dictionaries(
         "max_elapsed": st.none() | positive,
         "on_open": st.sampled_from(["auto", "respond", "raise", "wait"]),
         "dialect": st.sampled_from(["auto", "gip", "azure_openai"]),
+        "idempotency_header": st.none() | st.sampled_from(["Idempotency-Key", "x-request-key"]),
     },
 )
 
@@ -1288,6 +1330,9 @@ BASE = Config(policies={"model_overloaded": Policy(max_attempts=5, cost=2)}, dea
         pytest.param(Overrides(max_elapsed=None), BASE.replace(max_elapsed=None), id="no_max_elapsed"),
         pytest.param(Overrides(on_open="raise"), BASE.replace(on_open="raise"), id="on_open"),
         pytest.param(Overrides(model="m"), BASE, id="model_is_not_configuration"),
+        pytest.param(
+            Overrides(idempotency_header="x-key"), BASE.replace(idempotency_header="x-key"), id="idempotency"
+        ),
         pytest.param(
             Overrides.build(model_overloaded=Policy(max_attempts=1)),
             BASE.replace(policies={"model_overloaded": Policy(max_attempts=1, cost=2)}),

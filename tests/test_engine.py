@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,17 +33,19 @@ from gip_resilience.config import BudgetConfig, Config, GateConfig
 from gip_resilience.effects import Deliver, Pause, Refuse, Send
 from gip_resilience.engine import Call, story
 from gip_resilience.events import Announcer
-from gip_resilience.gate import Gate, Held
+from gip_resilience.gate import Gate, Held, Place
+from gip_resilience.hints import Hint
 from gip_resilience.metrics import Metrics
 from gip_resilience.policy import Policy
 from gip_resilience.state import CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 KEY = ScopeKey(HOST, "credential", MODEL)
 NOW = 1000.0
+GATE = Gate(GateConfig())
 EXACT = Policy(jitter="none")
 """Waits as they are written down: 1, 2, 4 s for an overload."""
 
@@ -68,6 +71,10 @@ class World:
         self.said: list[str] = []
         self.verdicts: list[tuple[Verdict, Verdict]] = []
         self.costs: list[float] = []
+        self.took: list[float] = []
+        self.places: list[Place] = []
+        self.room = True
+        self._gate_wait = 0.0
         self._admissions = deque(admissions)
         self._reports = deque(reports)
         self._affordable = affordable
@@ -80,11 +87,17 @@ class World:
             Announcer(()),  # type: ignore[arg-type]
         )
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
     def call(self, config: Config | None = None, **options: Any) -> Call:
         """A call in this world."""
         return Call(self.surroundings, config or Config(policies={"overload": EXACT}), KEY, **options)
 
-    def acquire(self, key: ScopeKey, config: Config, now: float, *, first: bool) -> Permit | Held | Refused:
+    def acquire(
+        self, key: ScopeKey, config: Config, now: float, *, first: bool, place: Place | None = None
+    ) -> Permit | Held | Refused:
         """See `Store.acquire`."""
         self.said.append("first" if first else "acquire")
         if self._admissions:
@@ -92,12 +105,41 @@ class World:
         return _permit(config)
 
     def report(
-        self, key: ScopeKey, permit: Permit, fact: Fact, host: Verdict, model: Verdict, now: float
+        self,
+        key: ScopeKey,
+        permit: Permit,
+        fact: Fact,
+        host: Verdict,
+        model: Verdict,
+        now: float,
+        *,
+        took: float = 0.0,
     ) -> Reported:
         """See `Store.report`."""
         self.said.append(f"report {fact.code}")
         self.verdicts.append((host, model))
-        return self._reports.popleft() if self._reports else Reported()
+        self.took.append(took)
+        reported = self._reports.popleft() if self._reports else Reported()
+        self._gate_wait = reported.gate_wait
+        return reported
+
+    def queue(self, key: ScopeKey, config: Config, now: float, place: Place) -> Held | None:
+        """See `Store.queue`: the wait is what the last report said."""
+        if config.gate.mode == "off":
+            return None
+        self.said.append("queue")
+        self.places.append(place)
+        place.gate = GATE
+        return Held(self._gate_wait, self._gate_wait, patient=self.room)
+
+    def leave(self, place: Place) -> None:
+        """See `Store.leave`."""
+        self.said.append("leave")
+        place.gate = None
+
+    def exhausted(self, permit: Permit, seconds: float, now: float) -> None:
+        """See `Store.exhausted`."""
+        self.said.append(f"exhausted {seconds:g}")
 
     def abandon(self, permit: Permit, now: float) -> None:
         """See `Store.abandon`."""
@@ -144,11 +186,7 @@ def play(call: Call, facts: Iterable[Fact], move: Callable[[float], None]) -> li
 
 def played(world: World, call: Call, *facts: Fact) -> list[str]:
     """The same, in words."""
-
-    def move(seconds: float) -> None:
-        world.now += seconds
-
-    return [_word(effect) for effect in play(call, facts, move)]
+    return [_word(effect) for effect in play(call, facts, world.wait)]
 
 
 def _word(effect: Any) -> str:
@@ -255,7 +293,7 @@ def test_under_an_sdk_that_is_retrying_one_attempt_is_made() -> None:
     call = world.call(sdk=True, single=True)
 
     assert played(world, call, OVERLOADED) == ["send", "deliver"]
-    assert call.report().reason == "the SDK above retries"
+    assert call.report().reason == "a layer above retries"
     assert "withdraw" not in world.said
 
 
@@ -387,6 +425,99 @@ def test_the_gate_lengthens_the_wait_and_never_shortens_it(gate_wait: float, mod
     assert played(world, world.call(config), limited(), OK)[1] == f"pause {pause:g}"
 
 
+def test_a_hint_is_not_lengthened_by_chance_where_the_gate_gives_out_turns() -> None:
+    """Alone, a call adds up to a tenth to the wait it was asked for; in line it gets a turn of its own instead."""
+    world = World(reports=[Reported(gate_wait=12.5)])
+
+    assert played(world, world.call(), limited(12.5), OK)[1] == "pause 12.5"
+
+
+def test_a_call_says_since_when_and_until_when_it_waits() -> None:
+    """Places in line are by the beginning of the call; it must be gone by the earlier of its two limits."""
+    world = World(reports=[Reported(gate_wait=3.0)])
+    config = Config(deadline=9.0, max_elapsed=20.0)
+
+    played(world, world.call(config), limited(3.0), OK)
+
+    (place,) = world.places
+    assert (place.since, place.latest) == (NOW, NOW + 9.0)
+
+
+def test_a_call_that_finds_no_room_at_the_gate_hands_up_its_answer() -> None:
+    """And it pays nothing for the retry that is not made."""
+    world = World(reports=[Reported(gate_wait=3.0)])
+    world.room = False
+    call = world.call()
+
+    assert played(world, call, limited(3.0)) == ["send", "deliver"]
+    assert (call.report().reason, world.costs) == ("there is no use in waiting at the gate", [])
+
+
+@pytest.mark.parametrize("end", ["budget", "broken off"])
+def test_a_call_that_ends_leaves_the_line(end: str) -> None:
+    """Whatever ends it while it has a place."""
+    world = World(reports=[Reported(gate_wait=3.0)], affordable=end != "budget")
+    call = world.call()
+    assert call.admit()
+    script = story(call, limited(3.0))
+    next(script)
+    script.close()
+    call.close()
+
+    assert world.said[-1] == "leave"
+    assert world.places[0].gate is None
+
+
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_success_that_used_up_its_quota_tells_the_gate(retried: bool) -> None:
+    """Before the next call is refused for it."""
+    world = World()
+    spent = replace(OK, hint=Hint(7.0, "reset"))
+
+    played(world, world.call(), *([OVERLOADED] if retried else []), spent)
+
+    assert "exhausted 7" in world.said
+    assert world.said[-1] == "report ok"
+
+
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_stream_tells_the_gate_when_it_begins(retried: bool) -> None:
+    """Calls that come while it flows must wait already; at its end it is not said again."""
+    world = World()
+    call = world.call()
+    spent = replace(OK, hint=Hint(7.0, "reset"))
+    assert call.admit()
+    if retried:
+        script = story(call, OVERLOADED)
+        next(script)
+        next(script)
+        call.streaming = True
+        script.send(spent)
+    else:
+        call.streaming = True
+        call.succeed(spent)
+    assert world.said[-1] == "exhausted 7"
+
+    call.stream_ended()
+
+    assert world.said.count("exhausted 7") == 1
+
+
+def test_the_store_learns_how_long_an_attempt_took() -> None:
+    """Each attempt for itself, without the pauses between them."""
+    world = World()
+    call = world.call()
+
+    def answers() -> Iterator[Fact]:
+        for seconds, fact in ((3.0, OVERLOADED), (0.5, OK)):
+            world.now += seconds
+            yield fact
+
+    play(call, answers(), world.wait)
+
+    assert world.took == [3.0, 0.5]
+
+
 def test_who_is_only_late_to_the_news_waits_without_paying() -> None:
     """The request had been sent before the gate closed."""
     world = World(reports=[Reported(gate_wait=3.0, gate_news=False)])
@@ -406,7 +537,7 @@ def test_without_a_gate_every_retry_of_a_rate_limit_is_paid_for() -> None:
 
 def test_waiting_at_the_gate_costs_nothing() -> None:
     """Held before the first attempt, and again before the retry."""
-    world = World([Held(2.0, 2.0, patient=True), Held(1.0, 1.0, patient=True)])
+    world = World([HELD, Held(2.0, 2.0, patient=True), Held(1.0, 1.0, patient=True)])
     call = world.call()
 
     assert played(world, call, OK) == ["pause 2", "pause 1", "send", "deliver"]
@@ -418,6 +549,8 @@ def test_waiting_at_the_gate_costs_nothing() -> None:
 # ---- refusals --------------------------------------------------------------------------------------------
 
 OPEN = Refused(CircuitKey(HOST, MODEL), 4.0)
+HELD = Held(9.0, 9.0, patient=True)
+"""What a call is told that did not say how long it can wait: it asks again, and says."""
 
 
 @pytest.mark.parametrize(
@@ -480,7 +613,7 @@ def test_a_circuit_that_opens_during_a_pause_hands_up_the_last_answer() -> None:
 )
 def test_a_gate_that_cannot_be_waited_for_refuses_at_once(held: Held, config: Config) -> None:
     """Nothing is slept, and the caller learns when the limit resets."""
-    world = World([held])
+    world = World([HELD, held])
     call = world.call(config)
 
     assert played(world, call) == [f"raise rate_limited {held.retry_after}"]
@@ -490,7 +623,7 @@ def test_a_gate_that_cannot_be_waited_for_refuses_at_once(held: Held, config: Co
 
 def test_refusals_answer_under_an_sdk() -> None:
     """The gate's refusal has the same choice as the circuit's."""
-    world = World([Held(2.0, 400.0, patient=False)])
+    world = World([HELD, Held(2.0, 400.0, patient=False)])
 
     assert played(world, world.call(sdk=True)) == ["answer rate_limited 400.0"]
 
@@ -634,19 +767,29 @@ class Ledger(MemoryStore):
         self.given: list[Permit] = []
         self.returned: list[Permit] = []
 
-    def acquire(self, key: ScopeKey, config: Config, now: float, *, first: bool) -> Permit | Held | Refused:
+    def acquire(
+        self, key: ScopeKey, config: Config, now: float, *, first: bool, place: Place | None = None
+    ) -> Permit | Held | Refused:
         """See `Store.acquire`."""
-        answer = super().acquire(key, config, now, first=first)
+        answer = super().acquire(key, config, now, first=first, place=place)
         if isinstance(answer, Permit):
             self.given.append(answer)
         return answer
 
     def report(
-        self, key: ScopeKey, permit: Permit, fact: Fact, host: Verdict, model: Verdict, now: float
+        self,
+        key: ScopeKey,
+        permit: Permit,
+        fact: Fact,
+        host: Verdict,
+        model: Verdict,
+        now: float,
+        *,
+        took: float = 0.0,
     ) -> Reported:
         """See `Store.report`."""
         self.returned.append(permit)
-        return super().report(key, permit, fact, host, model, now)
+        return super().report(key, permit, fact, host, model, now, took=took)
 
     def abandon(self, permit: Permit, now: float) -> None:
         """See `Store.abandon`."""

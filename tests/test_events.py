@@ -65,7 +65,7 @@ def _word(event: Any) -> str:
             [Error("model_overloaded", retry_after=3), Error("model_server_error")],
             ["retry 1/4 model_overloaded hint", "retry 2/4 model_server_error backoff", "success 3"],
         ),
-        ([RateLimited(2)], ["retry 1/4 rate_limit_exceeded gate", "success 2"]),
+        ([RateLimited(2)], ["retry 1/4 rate_limit_exceeded gate", "gate", "success 2"]),
         ([Close("request")], ["retry 1/2 connection_lost backoff", "success 2"]),
         ([Error("model_unavailable")], ["model closed -> open", "failure 1"]),
     ],
@@ -112,9 +112,9 @@ def test_a_circuit_from_its_opening_to_its_mending(gateway: Gateway, clock: Fake
 
 
 def test_a_call_that_meets_a_closed_gate_says_so(gateway: Gateway, clock: FakeClock) -> None:
-    """Before its first attempt."""
+    """Before its first attempt: until it opens, and until its turn."""
     diary = Diary()
-    brain = gr.Resilience(clock=clock, observers=[diary])
+    brain = gr.Resilience(clock=clock, observers=[diary], chance=lambda: 0.9)
     gateway.plan = FaultPlan.script([RateLimited(30)])
     with HARNESSES[0].open(brain) as session:
         url = gateway.base_url + "/chat/completions"
@@ -122,10 +122,11 @@ def test_a_call_that_meets_a_closed_gate_says_so(gateway: Gateway, clock: FakeCl
             session.post(url)
         session.post(url)
 
-    assert diary.words() == ["failure 1", "gate", "success 1"]
-    (waited,) = (event for event in diary.events if isinstance(event, GateWaited))
-    assert (waited.host, waited.model) == (gateway.url.removeprefix("http://"), CHAT["model"])
-    assert clock.slept == [waited.wait]
+    assert diary.words() == ["failure 1", "gate", "gate", "success 1"]
+    waits = [event for event in diary.events if isinstance(event, GateWaited)]
+    where = (gateway.url.removeprefix("http://"), CHAT["model"])
+    assert {(waited.host, waited.model) for waited in waits} == {where}
+    assert clock.slept == [waited.wait for waited in waits] == [30.0, pytest.approx(13.5)]
 
 
 def test_events_are_values(gateway: Gateway, clock: FakeClock) -> None:
@@ -209,3 +210,21 @@ def test_an_event_that_nobody_wants_is_not_made() -> None:
 
     assert announcer.wants(CircuitChanged)
     assert not announcer.wants(CallEnded)
+
+
+def test_an_operator_who_closes_a_circuit_is_told_of_like_any_change(
+    gateway: Gateway, clock: FakeClock
+) -> None:
+    """Once for each that was not closed already."""
+    diary = Diary()
+    brain = gr.Resilience(clock=clock, observers=[diary])
+    gateway.plan = FaultPlan.script([Error("model_unavailable")])
+    with HARNESSES[0].open(brain) as session:
+        session.post(gateway.base_url + "/chat/completions")
+    diary.events.clear()
+
+    brain.breakers.reset()
+    brain.breakers.reset()
+
+    assert diary.words() == ["model open -> closed"]
+    assert diary.events[0].transition.reason == "reset"

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from gip_resilience.hints import UNITS, Hint, retry_hint, should_retry
+from gip_resilience.hints import UNITS, Hint, retry_hint, should_retry, used_up
 
 NOW = 1767225600.0
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
@@ -1272,3 +1272,96 @@ def test_a_delay_is_read_back(wait: float, name: str) -> None:
     text = f"{wait:.9f}"
 
     assert seconds({name: text}) == float(text)
+
+
+# --- quotas that a success used up ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, None),
+        ({"retry-after": "9"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9"}, 9.0),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "9"}, None),
+        ({"x-ratelimit-remaining": "-1", "x-ratelimit-reset": "9"}, None),
+        ({"x-ratelimit-remaining": "nan", "x-ratelimit-reset": "9"}, None),
+        ({"x-ratelimit-remaining": "0"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "0"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "soon"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) + 7), "date": DATE}, 7.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) - 7), "date": DATE}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "60", "x-ratelimit-reset-after": "2"}, 60.0),
+        # OpenAI and Anthropic say when the bucket is full.
+        (
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "1m0s",
+            },
+            1.0,
+        ),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m0s"}, None),
+        (
+            {
+                "anthropic-ratelimit-requests-limit": "4",
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-01-01T00:01:00Z",
+                "date": DATE,
+            },
+            15.0,
+        ),
+        # One that has something left says nothing; of several that have not, the longest counts.
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "5",
+                "x-ratelimit-remaining-tokens": "900",
+                "x-ratelimit-reset-tokens": "50",
+            },
+            5.0,
+        ),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "5",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "50",
+            },
+            50.0,
+        ),
+        ({"ratelimit": '"default";r=0;t=30'}, 30.0),
+        ({"ratelimit": '"default";r=3;t=30, "day";r=0;t=4000'}, 4000.0),
+        ({"ratelimit": "limit=100, remaining=0, reset=53"}, 53.0),
+        # What a gateway tells of its upstream is not our quota.
+        ({"llm_provider-x-ratelimit-remaining": "0", "llm_provider-x-ratelimit-reset": "9"}, None),
+    ],
+)
+def test_a_success_may_say_that_the_next_would_be_refused(
+    headers: dict[str, str], wait: float | None
+) -> None:
+    """Only for as long as that is certain, however small the next request is."""
+    hint = used_up(headers, NOW)
+
+    assert (None if hint is None else hint.seconds) == wait
+
+
+def test_a_duration_may_be_the_end_of_a_window() -> None:
+    """Where the user knows that nothing refills before the reset."""
+    headers = {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+    }
+
+    assert used_up(headers, NOW, refills=False) == Hint(60.0, "reset:requests")
+
+
+@given(
+    st.dictionaries(st.sampled_from(["x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit"]), st.text())
+)
+def test_whatever_a_success_says_of_quotas_is_a_wait_or_nothing(headers: dict[str, str]) -> None:
+    """Total on anything that headers can hold."""
+    hint = used_up(headers, NOW)
+
+    assert hint is None or 0.0 < hint.seconds < math.inf

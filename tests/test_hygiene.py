@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-import types
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-import requests
 
 import gip_resilience as gr
 from gip_resilience.gateway import (
@@ -26,13 +24,20 @@ from gip_resilience.gateway import (
     Reset,
     Status,
 )
-from gip_resilience.state import MemoryStore, Permit
 from gip_resilience.testing import FakeClock
 from harness import CHAT, HARNESSES
 from interposed import interpose
+from leftovers import (
+    STUBBORN,
+    Ledger,
+    assert_idle,
+    cycles_of_ours,
+    one_connection,
+    stepped,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
     from gip_resilience.gateway import Reply
     from harness import Answer, Harness, Session
@@ -44,17 +49,6 @@ def gateway() -> Iterator[Gateway]:
     with Gateway() as started:
         yield started
 
-
-STUBBORN = gr.Config(
-    policies={
-        name: gr.Policy(max_attempts=9) for name in ("overload", "server", "timeout", "stream", "limited")
-    }
-    | {"intermediary": gr.Policy(max_attempts=9), "rate_limit": gr.Policy(max_attempts=9)},
-    breaker=gr.BreakerConfig(mode="off"),
-    budget=gr.BudgetConfig(mode="off"),
-    max_elapsed=None,
-)
-"""Retries everything that may be retried, without end as far as these tests go."""
 
 ASYNC = [harness for harness in HARNESSES if harness.colour == "async"]
 SYNC = [harness for harness in HARNESSES if harness.colour == "sync"]
@@ -73,71 +67,6 @@ FAILURES: list[Reply] = [
     Reset("request"),
     Close("headers"),
 ]
-
-
-class Ledger(MemoryStore):
-    """A store that counts the permits that are out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out: set[int] = set()
-        self._kept: list[Permit] = []  # or an address could be given twice
-
-    def acquire(self, *args: Any, **options: Any) -> Any:
-        """See `Store.acquire`."""
-        answer = super().acquire(*args, **options)
-        if isinstance(answer, Permit):
-            self._kept.append(answer)
-            self.out.add(id(answer))
-        return answer
-
-    def report(self, key: Any, permit: Permit, *args: Any) -> Any:
-        """See `Store.report`."""
-        self.out.remove(id(permit))
-        return super().report(key, permit, *args)
-
-    def abandon(self, permit: Permit, now: float) -> None:
-        """See `Store.abandon`."""
-        self.out.remove(id(permit))
-        super().abandon(permit, now)
-
-
-def one_connection(harness: Harness) -> Session:
-    """A bare client that has one connection and does not wait long for it."""
-    if harness.name == "requests":
-        session = harness.open()
-        adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=1, pool_block=True)
-        session.client.mount("http://", adapter)
-        return session
-    library = harness.library
-    return harness.open(
-        limits=library.Limits(max_connections=1),
-        timeout=library.Timeout(5, pool=1),
-        verify=False,
-        trust_env=False,
-    )
-
-
-def network(session: Session) -> Any:
-    """The library's own transport, under whatever was put on it."""
-    client = session.client
-    transport = client.get_adapter("http://") if session.harness.name == "requests" else client._transport
-    while getattr(transport, "inner", None) is not None:
-        transport = transport.inner
-    return transport
-
-
-def assert_idle(session: Session) -> None:
-    """No connection is in use."""
-    transport = network(session)
-    if session.harness.name == "requests":
-        for key in transport.poolmanager.pools.keys():  # noqa: SIM118 - a container that cannot be iterated
-            pool = transport.poolmanager.pools[key].pool
-            assert pool.qsize() == pool.maxsize, "a connection has not come back"
-        return
-    pool = transport._pool
-    assert not pool._requests
-    assert all(one.is_idle() or one.is_closed() for one in pool.connections), pool.connections
 
 
 def mounted(harness: Harness, brain: gr.Resilience) -> Session:
@@ -262,24 +191,6 @@ def _in_its_thread(session: Session, function: Callable[[], Any]) -> Any:
 # ---- cancellation ----------------------------------------------------------------------------------------
 
 
-@types.coroutine
-def stepped(coroutine: Coroutine[Any, Any, Any], step: Callable[[], None]) -> Iterator[Any]:
-    """*coroutine*, with *step* called each time it is about to give up control."""
-    resume: Callable[[Any], Any] = coroutine.send
-    value: Any = None
-    while True:
-        try:
-            trap = resume(value)
-        except StopIteration as end:
-            return end.value
-        step()
-        try:
-            value = yield trap
-            resume = coroutine.send
-        except BaseException as error:
-            value, resume = error, coroutine.throw
-
-
 THEIRS = pytest.mark.filterwarnings(r"ignore:Async generator 'httpx\._content:ResourceWarning")
 """httpx 0.28 makes a generator of a request's body and drops it when it is cancelled while sending; trio says so."""
 
@@ -321,7 +232,7 @@ def test_a_call_may_be_cancelled_at_any_await(
             before = _tasks()
             with anyio.CancelScope() as scope:
                 await stepped(session.client.post(chat(gateway), json=CHAT), step)
-            assert not store.out
+            assert (store.out, store.waiting) == (set(), 0)
             assert_idle(session)
             assert _tasks() - before == set()
             gateway.plan = FaultPlan()
@@ -451,7 +362,7 @@ def test_what_is_not_about_the_exchange_passes_through(
         assert ours_among(error) <= 3
         assert raised_in(error) == "_act"
         assert not getattr(error, "__notes__", None)
-        assert not store.out
+        assert (store.out, store.waiting) == (set(), 0)
         gateway.plan = FaultPlan()
         assert session.post(chat(gateway)).status == 200
         assert_idle(session)
@@ -488,7 +399,7 @@ def test_an_error_of_the_body_that_is_sent_passes_through(
             # An interrupt is nobody's to touch: there the recording of the body shows too.
             assert ours_among(error) <= (3 if isinstance(error, Exception) else 6)
         assert clock.slept == []
-        assert not store.out
+        assert (store.out, store.waiting) == (set(), 0)
         assert session.post(chat(gateway)).status == 200
         assert_idle(session)
 
@@ -509,7 +420,7 @@ def test_an_interrupt_during_a_pause_leaves_nothing(harness: Harness, gateway: G
         with pytest.raises(KeyboardInterrupt):
             session.post(chat(gateway))
 
-        assert not store.out
+        assert (store.out, store.waiting) == (set(), 0)
         assert_idle(session)
         assert session.post(chat(gateway)).status == 200
 
@@ -549,7 +460,7 @@ def test_an_interrupt_between_answer_and_decision_leaves_nothing(
         with pytest.raises(SystemExit):
             session.post(chat(gateway))
 
-        assert not store.out
+        assert (store.out, store.waiting) == (set(), 0)
         assert_idle(session)
         assert session.post(chat(gateway)).status == 200
 
@@ -616,7 +527,7 @@ def test_failed_calls_leave_no_cycles(
         gr.unmount(session.client)
         bare = garbage(session)
 
-    assert _cycles_of_ours(found) == []
+    assert cycles_of_ours(found) == []
     if single:
         assert _errors(found) <= _errors(bare)
 
@@ -639,31 +550,6 @@ def _fail(session: Session, url: str, times: int) -> None:
 
 def _errors(garbage: list[object]) -> int:
     return sum(isinstance(one, BaseException) for one in garbage)
-
-
-def _cycles_of_ours(garbage: list[object]) -> list[object]:
-    """What of ours leads back to itself; not what merely hangs on a cycle that the library makes."""
-    dead = {id(one) for one in garbage}
-    return [one for one in garbage if _is_ours(one) and _leads_to_itself(one, dead)]
-
-
-def _leads_to_itself(one: object, dead: set[int]) -> bool:
-    seen: set[int] = set()
-    waiting = gc.get_referents(one)
-    while waiting:
-        other = waiting.pop()
-        if other is one:
-            return True
-        if id(other) in dead and id(other) not in seen:
-            seen.add(id(other))
-            waiting += gc.get_referents(other)
-    return False
-
-
-def _is_ours(one: object) -> bool:
-    if isinstance(one, types.FrameType):
-        return "/gip_resilience/" in one.f_code.co_filename
-    return type(one).__module__.partition(".")[0] == "gip_resilience"
 
 
 def test_no_threads_are_started(gateway: Gateway, clock: FakeClock) -> None:

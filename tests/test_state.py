@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from facts import FAILED, HOST, INVALID, LOST, MODEL, OK, UNAVAILABLE, UNREACHABLE, limited
-from gip_resilience.breaker import Control, State, Transition
+from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.config import BreakerConfig, Config, GateConfig
-from gip_resilience.gate import Held
+from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.state import MAX_KEYS, CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 
@@ -28,9 +28,22 @@ class Scene:
         self.config = config
         self.store = MemoryStore(chance=lambda: 0.5, max_keys=max_keys)
 
-    def ask(self, key: ScopeKey = KEY, now: float = NOW, *, first: bool = True) -> Permit | Held | Refused:
+    def ask(
+        self, key: ScopeKey = KEY, now: float = NOW, *, first: bool = True, place: Place | None = None
+    ) -> Permit | Held | Refused:
         """May a request be sent?"""
-        return self.store.acquire(key, self.config, now, first=first)
+        return self.store.acquire(key, self.config, now, first=first, place=place)
+
+    def gate(self, key: ScopeKey = KEY) -> Gate:
+        """The gate that a scope leads to."""
+        return self.admitted(key, NOW + 1e6).gate
+
+    def stand(self, key: ScopeKey = KEY, now: float = NOW) -> Place:
+        """A caller in line at a closed gate."""
+        place = Place(now)
+        assert isinstance(self.ask(key, now, place=place), Held)
+        assert place.gate is not None
+        return place
 
     def admitted(self, key: ScopeKey = KEY, now: float = NOW) -> Permit:
         """A permit; it must be given."""
@@ -38,9 +51,11 @@ class Scene:
         assert isinstance(answer, Permit), answer
         return answer
 
-    def tell(self, permit: Permit, fact: Fact, key: ScopeKey = KEY, now: float = NOW) -> Reported:
+    def tell(
+        self, permit: Permit, fact: Fact, key: ScopeKey = KEY, now: float = NOW, took: float = 0.0
+    ) -> Reported:
         """What became of it."""
-        return self.store.report(key, permit, fact, fact.host, fact.model, now)
+        return self.store.report(key, permit, fact, fact.host, fact.model, now, took=took)
 
     def run(self, fact: Fact, times: int = 1, key: ScopeKey = KEY, now: float = NOW) -> Reported:
         """Calls that all end with *fact*; what the last one changed."""
@@ -121,7 +136,7 @@ def test_who_shares_a_gate(scope: str, key: ScopeKey, held: bool) -> None:
     """The calls of one account and one model, or all calls of one account, as configured."""
     scene = Scene(Config.from_dict({"gate": {"scope": scope}}))
     reported = scene.run(limited(10.0))
-    assert reported == Reported(gate_wait=12.5)
+    assert reported == Reported(gate_wait=10.0)
 
     assert isinstance(scene.ask(key), Held) is held
 
@@ -274,16 +289,44 @@ def test_a_circuit_becomes_half_open_once_however_many_probes_there_are() -> Non
     assert (second.probe, second.changes) == (True, ())
 
 
-def test_the_budget_is_one_per_scope() -> None:
-    """What one model's outage costs is not taken from another's calls."""
-    scene = Scene()
-    while scene.store.withdraw(KEY, scene.config, 1.0, NOW):
-        pass
+def spend(scene: Scene, key: ScopeKey = KEY) -> int:
+    """Retries of a scope, for as long as they can be paid; how many that were."""
+    return sum(scene.store.withdraw(key, scene.config, 1.0, NOW) for _ in range(50))
 
-    assert scene.store.withdraw(OTHER_MODEL, scene.config, 1.0, NOW)
-    scene.run(OK, 6)
-    assert scene.store.withdraw(KEY, scene.config, 1.0, NOW)
-    assert not scene.store.withdraw(KEY, scene.config, 1.0, NOW)
+
+def test_a_scope_spends_what_it_has_and_what_its_host_has() -> None:
+    """Whichever is less; another scope's own tokens are not touched, and another host is not concerned."""
+    scene = Scene()
+    for _ in range(6):
+        assert scene.store.withdraw(KEY, scene.config, 1.0, NOW)
+
+    assert spend(scene, OTHER_MODEL) == 4
+    assert scene.admitted(OTHER_MODEL).budget.tokens == 6.0
+    assert scene.admitted(KEY).budget.tokens == 4.0
+    assert spend(scene, OTHER_HOST) == 10
+
+
+@pytest.mark.parametrize("other", [KEY, OTHER_MODEL, OTHER_ACCOUNT], ids=["same", "model", "account"])
+def test_when_a_host_has_spent_everything_nobody_on_it_retries(other: ScopeKey) -> None:
+    """Until calls succeed there; whose they are does not matter to the host, but it does to the scope."""
+    scene = Scene()
+    assert spend(scene) == 10
+    assert spend(scene, other) == 0
+
+    scene.run(OK, 6, OTHER_MODEL)
+
+    assert spend(scene, KEY) == 0
+    assert spend(scene, OTHER_MODEL) == 1
+    assert spend(scene, OTHER_MODEL) == 0
+
+
+def test_a_host_that_is_forgotten_takes_its_budget_along() -> None:
+    """No scope leads to it any more."""
+    scene = Scene(max_keys=4)
+    for number in range(100):
+        scene.run(OK, key=ScopeKey(f"host-{number}.example", "", MODEL))
+
+    assert len(scene.store._budgets) <= 4
 
 
 def test_retries_do_not_count_as_calls() -> None:
@@ -316,6 +359,211 @@ def test_reset_without_a_name_resets_all() -> None:
     scene.store.reset(None)
 
     assert all(isinstance(scene.ask(key), Permit) for key in (KEY, OTHER_MODEL, OTHER_HOST))
+
+
+@pytest.mark.parametrize("key", [None, CircuitKey(HOST, MODEL)], ids=["all", "one"])
+def test_reset_says_what_it_changed(key: CircuitKey | None) -> None:
+    """Circuits that were closed already are not named."""
+    scene = Scene()
+    scene.run(OK, key=OTHER_HOST)
+    scene.run(UNAVAILABLE)
+    scene.run(UNAVAILABLE, key=OTHER_MODEL)
+    scene.admitted(OTHER_MODEL, NOW + 5.0)
+
+    changes = dict(scene.store.reset(key))
+
+    both = {
+        CircuitKey(HOST, MODEL): Transition(State.OPEN, State.CLOSED, Cause.RESET),
+        CircuitKey(HOST, OTHER_MODEL.model): Transition(State.HALF_OPEN, State.CLOSED, Cause.RESET),
+    }
+    assert changes == (both if key is None else {key: both[key]})
+    assert scene.store.reset(key) == ()
+
+
+# ---- slow calls ------------------------------------------------------------------------------------------
+
+SLUGGISH = Config(breaker=BreakerConfig(open_jitter=0.0, slow_call=2.0, min_calls=3))
+
+
+@pytest.mark.parametrize(
+    ("fact", "host", "model"),
+    [
+        (OK, Cause.SLOW_CALLS, Cause.SLOW_CALLS),
+        (FAILED, Cause.SLOW_CALLS, Cause.FAILURE_RATIO),
+        (INVALID, Cause.SLOW_CALLS, None),
+        (limited(0.0), Cause.SLOW_CALLS, None),
+        (UNREACHABLE, Cause.FAILURE_RATIO, None),
+    ],
+    ids=["success", "failure", "400", "429", "unreachable"],
+)
+def test_slow_answers_open_the_circuits(fact: Fact, host: Cause, model: Cause | None) -> None:
+    """Good ones too, those of the host and of the model; who has no evidence has none, however long it took."""
+    scene = Scene(SLUGGISH)
+    for _ in range(2):
+        assert scene.tell(scene.admitted(), fact, took=2.0).changes == ()
+
+    reported = scene.tell(scene.admitted(), fact, took=2.0)
+
+    causes = {CircuitKey(HOST): host, **({CircuitKey(HOST, MODEL): model} if model else {})}
+    assert dict(reported.changes) == {
+        circuit: Transition(State.CLOSED, State.OPEN, cause, 5.0) for circuit, cause in causes.items()
+    }
+    assert reported.open_for == 5.0
+    assert scene.ask() == Refused(CircuitKey(HOST), 5.0)
+
+
+@pytest.mark.parametrize(("config", "timed"), [(CONFIG, False), (SLUGGISH, True)], ids=["off", "set"])
+def test_a_permit_says_whether_time_matters(config: Config, timed: bool) -> None:
+    """By default it does not, and an hour opens nothing."""
+    scene = Scene(config)
+    permits = [scene.admitted() for _ in range(20)]
+    for permit in permits:
+        scene.tell(permit, OK, took=3600.0)
+
+    assert [permit.timed for permit in permits] == [timed] * 20
+    assert isinstance(scene.ask(), Refused) is timed
+
+
+def test_a_slow_probe_has_failed() -> None:
+    """Though it succeeded; a quick one closes."""
+    scene = Scene(SLUGGISH)
+    scene.run(UNAVAILABLE)
+
+    slow = scene.tell(scene.admitted(now=NOW + 5.0), OK, now=NOW + 7.0, took=2.0)
+    quick = scene.tell(scene.admitted(now=NOW + 12.0), OK, now=NOW + 12.0, took=0.5)
+
+    assert [change.reason for _, change in slow.changes] == [Cause.PROBE_FAILED]
+    assert [change.reason for _, change in quick.changes] == [Cause.PROBE_SUCCEEDED]
+
+
+# ---- parts of a model ------------------------------------------------------------------------------------
+
+EAST, WEST = KEY._replace(part="east"), KEY._replace(part="west")
+
+
+def test_a_part_has_a_circuit_of_its_own() -> None:
+    """Its failures are not those of the model's other parts, nor of the model where no part is named."""
+    scene = Scene()
+    opened = scene.run(UNAVAILABLE, key=EAST)
+
+    assert [circuit for circuit, _ in opened.changes] == [CircuitKey(HOST, MODEL, "east")]
+    assert scene.ask(EAST) == Refused(CircuitKey(HOST, MODEL, "east"), 5.0)
+    assert isinstance(scene.ask(WEST), Permit)
+    assert isinstance(scene.ask(KEY), Permit)
+
+
+def test_a_part_without_a_model_has_one_too() -> None:
+    """Whoever names parts knows why; the host's circuit is not theirs."""
+    scene = Scene()
+    scene.run(UNAVAILABLE, key=ScopeKey(HOST, "", "", "east"))
+
+    assert scene.store.circuits(NOW)[CircuitKey(HOST)].state is State.CLOSED
+    assert scene.store.circuits(NOW)[CircuitKey(HOST, "", "east")].state is State.OPEN
+
+
+@pytest.mark.parametrize(("scope", "shared"), [("model", False), ("credential", True)])
+def test_parts_share_a_gate_where_all_calls_of_an_account_do(scope: str, shared: bool) -> None:
+    """Otherwise each has its own."""
+    scene = Scene(Config.from_dict({"gate": {"scope": scope}}))
+    scene.run(limited(10.0), key=EAST)
+
+    assert isinstance(scene.ask(EAST), Held)
+    assert isinstance(scene.ask(WEST), Held) is shared
+    assert (scene.gate(EAST) is scene.gate(WEST)) is shared
+
+
+def test_parts_share_their_host() -> None:
+    """Its circuit and its budget."""
+    scene = Scene()
+    assert scene.admitted(EAST).host is scene.admitted(WEST).host
+    assert scene.admitted(EAST).budget is not scene.admitted(WEST).budget
+    assert spend(scene, EAST) == 10
+
+    assert spend(scene, WEST) == 0
+
+
+# ---- lines at a gate -------------------------------------------------------------------------------------
+
+
+def test_who_asks_with_a_place_stands_in_line() -> None:
+    """Until the gate opens, until its turn, and then it has a permit and its place is free."""
+    scene = Scene()
+    scene.run(limited(10.0))
+    places = [scene.stand(), scene.stand()]
+
+    assert scene.ask(now=NOW + 4.0, place=places[1]) == Held(6.0, 6.0, patient=True)
+    assert scene.ask(now=NOW + 10.0, place=places[1]) == Held(3.75, 3.75, patient=True)
+    assert isinstance(scene.ask(now=NOW + 13.75, place=places[1]), Permit)
+    assert places[1].gate is None
+    assert scene.gate().waiting == 1
+
+
+def test_who_asks_without_one_does_not() -> None:
+    """It is told how things are."""
+    scene = Scene()
+    scene.run(limited(10.0))
+
+    assert scene.ask(now=NOW + 4.0) == Held(6.0, 6.0, patient=True)
+    assert scene.gate().waiting == 0
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_a_call_that_was_refused_queues_for_its_next_attempt(mode: str) -> None:
+    """At a closed gate; where gates are off, or open, there is nothing to wait for."""
+    scene = Scene(Config.from_dict({"gate": {"mode": mode}}))
+    early, late = Place(NOW), Place(NOW)
+    assert scene.store.queue(KEY, scene.config, NOW, early) is None
+
+    scene.run(limited(10.0))
+    held = scene.store.queue(KEY, scene.config, NOW, late)
+
+    assert held == (Held(10.0, 10.0, patient=True) if mode == "on" else None)
+    assert (late.gate is not None) is (mode == "on")
+    assert early.gate is None
+
+
+def test_a_place_may_be_left_at_any_time() -> None:
+    """Before it is taken, in line, with a turn, and twice."""
+    scene = Scene()
+    place = Place(NOW)
+    scene.store.leave(place)
+    scene.run(limited(10.0))
+    for now in (NOW, NOW + 10.0):
+        place, other = scene.stand(), scene.stand()
+        scene.ask(now=now, place=place)
+        scene.store.leave(place)
+        scene.store.leave(place)
+        assert (place.gate, place.turn) == (None, None)
+        assert scene.gate().waiting == 1
+        scene.store.leave(other)
+    assert scene.gate().waiting == 0
+
+
+def test_a_circuit_that_refuses_keeps_no_place() -> None:
+    """Whose turn it was has had it."""
+    scene = Scene()
+    late = scene.admitted()
+    scene.run(limited(10.0))
+    place = scene.stand()
+    scene.tell(late, UNAVAILABLE, now=NOW + 9.0)
+
+    first = scene.ask(now=NOW + 10.0, place=place)
+    assert isinstance(first, Held)
+    assert isinstance(scene.ask(now=NOW + 10.0 + first.seconds, place=place), Refused)
+    assert (place.gate, scene.gate(OTHER_MODEL).waiting) == (None, 0)
+
+
+def test_a_quota_that_is_used_up_closes_the_gate_for_others() -> None:
+    """The success that says so is a success; the next caller waits, and late news is none."""
+    scene = Scene()
+    permit, under_way = scene.admitted(), scene.admitted()
+
+    scene.store.exhausted(permit, 7.0, NOW)
+
+    assert scene.tell(permit, OK) == Reported()
+    assert scene.ask(now=NOW + 1.0) == Held(6.0, 6.0, patient=True)
+    assert isinstance(scene.ask(OTHER_MODEL), Permit)
+    assert scene.tell(under_way, limited(5.0), now=NOW + 1.0) == Reported(gate_wait=6.0, gate_news=False)
 
 
 # ---- forgetting ------------------------------------------------------------------------------------------
@@ -387,6 +635,36 @@ def test_an_operators_word_outlives_even_that() -> None:
     flood(scene, 1000, UNAVAILABLE)
 
     assert isinstance(scene.ask(), Refused)
+
+
+@pytest.mark.parametrize("max_keys", [4, 64])
+def test_a_gate_with_a_line_outlives_a_flood(max_keys: int) -> None:
+    """Its scope may be forgotten; it is not, and who stands there keeps its place and its order."""
+    scene = Scene(max_keys=max_keys)
+    scene.run(limited(10.0))
+    places = [scene.stand(now=NOW + number) for number in range(2)]
+    gate = places[0].gate
+
+    for number in range(1000):
+        scene.run(OK, key=ScopeKey(HOST, "credential", f"made-up-{number}"), now=NOW + 11.0)
+
+    held = scene.ask(now=NOW + 11.0, place=places[1])
+    assert isinstance(held, Held)
+    assert [place.gate for place in places] == [gate, gate]
+    assert isinstance(scene.ask(now=NOW + 11.0 + held.seconds, place=places[1]), Permit)
+    assert isinstance(scene.ask(now=NOW + 11.0 + held.seconds, place=places[0]), Permit)
+
+
+def test_a_gate_with_a_line_outlives_even_a_flood_of_closed_gates() -> None:
+    """Gates are bounded by forgetting closed ones too, but none that somebody waits at."""
+    scene = Scene(max_keys=16)
+    scene.run(limited(60.0))
+    place = scene.stand()
+
+    flood(scene, 1000, limited(60.0))
+
+    assert len(scene.store._gates) <= 3 * 16
+    assert isinstance(scene.ask(now=NOW + 1.0, place=place), Held)
 
 
 # ---- threads ---------------------------------------------------------------------------------------------

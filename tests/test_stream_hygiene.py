@@ -60,7 +60,7 @@ def chat(gateway: Gateway) -> str:
 
 def assert_nothing_left(session: Session, store: Ledger, gateway: Gateway) -> None:
     """Every permit is back, no connection is in use, and the next call goes through on the only one there is."""
-    assert not store.out
+    assert (store.out, store.waiting) == (set(), 0)
     assert_idle(session)
     gateway.plan = FaultPlan()
     assert session.post(chat(gateway)).status == 200
@@ -258,7 +258,7 @@ def test_a_stream_may_be_closed_while_its_reader_waits(harness: Harness, clock: 
 
         assert not reader.is_alive()
         assert server.count == 1
-        assert not store.out
+        assert (store.out, store.waiting) == (set(), 0)
         assert session.post(server.url).status == 200
         assert_idle(session)
 
@@ -551,7 +551,7 @@ def test_a_stream_may_be_cancelled_at_any_await(
             before = tasks()
             with anyio.CancelScope() as scope:
                 await stepped(read(), step)
-            assert not store.out
+            assert (store.out, store.waiting) == (set(), 0)
             assert_idle(session)
             assert tasks() - before == set()
             gr.unmount(client)
@@ -591,7 +591,7 @@ def test_a_cancelled_read_closes_the_stream(
             with anyio.move_on_after(0.1):
                 while await anext(body, b""):
                     pass
-            assert not store.out
+            assert (store.out, store.waiting) == (set(), 0)
             assert_idle(session)
             assert await anext(body, b"") == b""
             return response

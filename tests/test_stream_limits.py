@@ -92,7 +92,7 @@ def test_a_pool_of_one_never_runs_dry(harness: Harness, gateway: Gateway, clock:
             assert Live(session, chat(gateway), EXACT).read() == whole, name
 
             assert_idle(session)
-            assert not store.out
+            assert (store.out, store.waiting) == (set(), 0)
 
 
 @pytest.mark.parametrize("late", [0.0, 0.005], ids=["at once", "5 ms late"])
@@ -540,4 +540,4 @@ def test_a_deadline_ends_a_stream(interval: float, event: bytes, harness: Harnes
             assert live.body.startswith(ROLE + delta("a"))
             assert caught.value.report is not None
             assert caught.value.report.outcome == "failure"
-            assert not store.out
+            assert (store.out, store.waiting) == (set(), 0)

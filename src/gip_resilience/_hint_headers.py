@@ -193,6 +193,27 @@ def _from_suspects(
     )
 
 
+def from_used_up(fields: Fields, clock: Clock, units: Mapping[str, str], *, refills: bool) -> Wait | None:
+    """How long the next request, however small, is certain to be refused, by an answer that was a success.
+
+    A plain number and IETF ``RateLimit`` tell when a window ends, so nothing passes before. A duration or a date is
+    when a bucket is *full* again, as OpenAI and Anthropic send them: it refills all the time, and one unit of it is
+    there after ``reset / limit``.
+    """
+    spent = [quota for quota in _quotas(fields) if quota.lacks(None)]
+    waits: list[tuple[float | None, str]] = []
+    for quota in spent:
+        waits += ((reset(text, units.get(header, ""), clock), header) for header, text in quota.next_calls)
+        for header, text in quota.resets:
+            seconds = reset(text, units.get(header, ""), clock)
+            if refills and parsed(NUMBER, text) is None:
+                seconds = quota.refill(seconds, 1.0) if quota.limit else None
+            waits.append((seconds, quota.source))
+    if policies := _from_ratelimit(fields):
+        waits.append(policies)
+    return longest(waits)
+
+
 def _cost(costs: Mapping[str, float], quota: _Quota) -> float | None:
     cost = costs.get(quota.name)
     return cost if cost is not None and 0 <= cost < math.inf else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gip_resilience._report import Hop
     from gip_resilience.config import Config
     from gip_resilience.events import Announcer
-    from gip_resilience.gate import Held
+    from gip_resilience.gate import Held, Place
     from gip_resilience.hints import Hint
     from gip_resilience.metrics import Metrics
     from gip_resilience.state import Change, Permit, Refused, ScopeKey, Store
@@ -69,6 +69,7 @@ class Record:
         "_opened_at",
         "_paused",
         "_permit",
+        "_place",
         "_proposed",
         "_reason",
         "_sent_at",
@@ -103,6 +104,7 @@ class Record:
         self.started = self.ended = self._sent_at = world.monotonic()
         self._deadline = None if config.deadline is None else self.started + config.deadline
         self._permit: Permit | None = None
+        self._place: Place | None = None
         self._turned_away: Held | Refused | None = None
         self._attempts: list[Attempt] | None = None
         self._delays: dict[str, Iterator[float]] = {}
@@ -145,12 +147,14 @@ class Record:
 
     def _stream_opened(self, fact: Fact) -> None:
         self._opened = fact
-        self._opened_at = self.world.monotonic()
+        self._opened_at = now = self.world.monotonic()
+        if fact.hint is not None and self._permit is not None:
+            self.world.store.exhausted(self._permit, fact.hint.seconds, now)
         self.world.metrics.streamed("opened")
 
     def overdue(self) -> bool:
-        """Whether the deadline has passed."""
-        return self._deadline is not None and self.world.monotonic() >= self._deadline
+        """Whether the deadline has passed. A hair early is late: the clock that cut a read short need not be ours."""
+        return self._deadline is not None and self.world.monotonic() >= self._deadline - SHORTEST_TIMEOUT
 
     def stream_left(self) -> None:
         """The caller closed the stream early: nobody can say how it would have ended."""
@@ -206,6 +210,10 @@ class Record:
             tuple(self._hops or ()),
         )
 
+    def _took(self, now: float) -> float:
+        """Seconds the attempt under way took: to its end, or to the beginning of its stream."""
+        return (now if self._opened is None else self._opened_at) - self._sent_at
+
     def _attempt(self, fact: Fact, now: float) -> Attempt:
         number = len(self._attempts or ()) + 1
         return Attempt(
@@ -225,6 +233,8 @@ class Record:
 
     def _end(self, outcome: str, reason: str) -> None:
         self.streaming = False
+        if self._place is not None and self._place.gate is not None:
+            self.world.store.leave(self._place)
         self.outcome = outcome
         self._reason = reason
         self.ended = self.world.monotonic()

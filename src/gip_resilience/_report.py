@@ -23,7 +23,7 @@ class Attempt:
         status: HTTP status, ``None`` without an answer.
         elapsed: seconds from sending to the verdict.
         waited: seconds paused before it was sent (backoff, hint or gate).
-        hint: the wait the server asked for in its answer.
+        hint: the wait the server asked for in its answer; of a success, for how long it used up the quota.
         maybe_executed: whether it may have been executed although no whole answer came back.
     """
 

@@ -1,13 +1,13 @@
 """The circuit breaker: a pure machine; ``now`` and chance are arguments, nothing here waits or locks.
 
-Three states and one number::
+Three states, and a table of what leads from one to another (`TRANSITIONS`)::
 
-    CLOSED ──(enough failures, or a trip)──► OPEN ──(open time over, next caller)──► HALF_OPEN
-       ▲                                      ▲                                        │    │
-       │                                      └──────────(a probe failed)──────────────┘    │
-       └──────────────────────────────(a probe succeeded)───────────────────────────────────┘
+    CLOSED ──(enough failed or was slow, or a trip)──► OPEN ──(open time over, next caller)──► HALF_OPEN
+       ▲                                                ▲                                      │      │
+       │                                                └──────────(a probe failed)────────────┘      │
+       └───────────────────────────────(enough probes succeeded)──────────────────────────────────────┘
 
-The number is the *ticket*. It grows with every transition and with every probe, and each admitted call
+and one number, the *ticket*. It grows with every transition and with every probe, and each admitted call
 carries the ticket that was current when it set out. A report whose ticket is older than the present state
 is a late answer: it belongs to a state that is gone and changes nothing. That one rule is what keeps a
 straggling success from closing an open circuit and a straggling failure from re-opening a mended one, so
@@ -16,8 +16,9 @@ there are no special cases for either (sony/gobreaker's generation, extended to 
 Three outcomes of a call: success, failure, and *neutral* (cancelled, abandoned, a client error, a rate
 limit). A neutral report is no evidence; all it does is to free the probe slot it may hold.
 
-A probe holds its slot for one open interval at most. A probe that hangs, or whose process died, therefore
-delays the next one by that interval and never blocks it.
+One probe is under way at a time. It holds its slot for its lease at most: a probe that hangs, or whose process
+died, delays the next one by that and never blocks it. If such a probe fails in the end, that is no news: another one
+was sent since, and knows more.
 
 Not thread-safe by itself: the store guards it with its lock.
 """
@@ -26,11 +27,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gip_resilience.taxonomy import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gip_resilience.config import BreakerConfig
 
 REFUSED = 0
@@ -46,6 +50,38 @@ class State(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
+
+
+class Cause(StrEnum):
+    """Why a circuit changes its state."""
+
+    TRIPPED = "tripped"
+    """One answer that says it all (``model_unavailable``)."""
+    FAILURE_RATIO = "failure ratio"
+    SLOW_CALLS = "slow calls"
+    CONSECUTIVE = "consecutive failures"
+    PROBE = "probe"
+    """The open time is over and a caller came."""
+    PROBE_FAILED = "probe failed"
+    PROBE_SUCCEEDED = "probe succeeded"
+    RESET = "reset"
+    """An operator's word."""
+
+
+TRANSITIONS: Mapping[tuple[State, Cause], State] = MappingProxyType(
+    {
+        (State.CLOSED, Cause.TRIPPED): State.OPEN,
+        (State.CLOSED, Cause.FAILURE_RATIO): State.OPEN,
+        (State.CLOSED, Cause.SLOW_CALLS): State.OPEN,
+        (State.CLOSED, Cause.CONSECUTIVE): State.OPEN,
+        (State.OPEN, Cause.PROBE): State.HALF_OPEN,
+        (State.OPEN, Cause.RESET): State.CLOSED,
+        (State.HALF_OPEN, Cause.PROBE_FAILED): State.OPEN,
+        (State.HALF_OPEN, Cause.PROBE_SUCCEEDED): State.CLOSED,
+        (State.HALF_OPEN, Cause.RESET): State.CLOSED,
+    }
+)
+"""All there are. What is not in it does not happen."""
 
 
 class Control(StrEnum):
@@ -64,7 +100,7 @@ class Transition:
 
     before: State
     after: State
-    reason: str
+    reason: Cause
     open_for: float | None = None
     """How long the circuit stays open, in seconds; ``None`` unless it opened."""
 
@@ -78,6 +114,7 @@ class BreakerView:
         control: whether an operator has overridden it.
         calls: calls with a verdict in the sliding window.
         failures: failures among them.
+        slow: calls among them that took as long as ``slow_call``; 0 where that is not set.
         consecutive: failures in a row.
         retry_after: seconds until the next call would be admitted; 0 when one would be now.
         opened: how often it has opened since it was made.
@@ -87,26 +124,28 @@ class BreakerView:
     control: Control
     calls: int
     failures: int
+    slow: int
     consecutive: int
     retry_after: float
     opened: int
 
 
 class Window:
-    """Calls and failures of the last ``length`` seconds, in ``buckets`` equal parts.
+    """Calls, failures and slow calls of the last ``length`` seconds, in ``buckets`` equal parts.
 
-    Recording is O(1); the sum over the buckets is taken only when a failure asks for it.
+    Recording is O(1); the sum over the buckets is taken only when there is a reason to open.
     """
 
-    __slots__ = ("_calls", "_failures", "_stamps", "_width")
+    __slots__ = ("_calls", "_failures", "_slow", "_stamps", "_width")
 
     def __init__(self, length: float, buckets: int) -> None:
         self._width = length / buckets
         self._stamps = [-1] * buckets
         self._calls = [0] * buckets
         self._failures = [0] * buckets
+        self._slow = [0] * buckets
 
-    def record(self, now: float, *, failed: bool) -> None:
+    def record(self, now: float, *, failed: bool, slow: bool = False) -> None:
         """Count one call at *now*."""
         stamp = int(now // self._width)
         slot = stamp % len(self._stamps)
@@ -114,20 +153,24 @@ class Window:
             self._stamps[slot] = stamp
             self._calls[slot] = 0
             self._failures[slot] = 0
+            self._slow[slot] = 0
         self._calls[slot] += 1
         if failed:
             self._failures[slot] += 1
+        if slow:
+            self._slow[slot] += 1
 
-    def totals(self, now: float) -> tuple[int, int]:
-        """(calls, failures) within the window that ends at *now*."""
+    def totals(self, now: float) -> tuple[int, int, int]:
+        """(calls, failures, slow calls) within the window that ends at *now*."""
         newest = int(now // self._width)
         oldest = newest - len(self._stamps)
-        calls = failures = 0
+        calls = failures = slow = 0
         for slot, stamp in enumerate(self._stamps):
             if oldest < stamp <= newest:
                 calls += self._calls[slot]
                 failures += self._failures[slot]
-        return calls, failures
+                slow += self._slow[slot]
+        return calls, failures, slow
 
     def clear(self) -> None:
         """Forget everything."""
@@ -145,6 +188,9 @@ class Breaker:
         "_config",
         "_configured",
         "_consecutive",
+        "_lease",
+        "_open_time",
+        "_passed",
         "_probe",
         "_probe_until",
         "_since",
@@ -167,6 +213,10 @@ class Breaker:
         self._until = 0.0
         self._probe = REFUSED
         self._probe_until = 0.0
+        longest = config.open_time * (1.0 + config.open_jitter)
+        self._lease = longest if config.probe_lease is None else config.probe_lease
+        self._open_time = config.open_time
+        self._passed = 0
         self._consecutive = 0
         self._window = Window(config.window, config.buckets)
 
@@ -196,12 +246,12 @@ class Breaker:
         return self._grant_probe(now)
 
     def _grant_probe(self, now: float) -> int:
-        self._ticket += 1
         if self.state is State.OPEN:
-            self.state = State.HALF_OPEN
-            self._since = self._ticket
+            self._move(Cause.PROBE)
+        else:
+            self._ticket += 1
         self._probe = self._ticket
-        self._probe_until = now + self._config.open_time
+        self._probe_until = now + self._lease
         return self._ticket
 
     def is_probe(self, ticket: int) -> bool:
@@ -209,7 +259,14 @@ class Breaker:
         return self.state is State.HALF_OPEN and ticket >= self._since
 
     def report(
-        self, ticket: int, verdict: Verdict, now: float, *, hint: float | None = None, chance: float = 0.5
+        self,
+        ticket: int,
+        verdict: Verdict,
+        now: float,
+        *,
+        hint: float | None = None,
+        chance: float = 0.5,
+        took: float = 0.0,
     ) -> Transition | None:
         """What became of an admitted call.
 
@@ -219,6 +276,7 @@ class Breaker:
             now: monotonic seconds.
             hint: seconds the server asked callers to stay away; lengthens the open time, never shortens it.
             chance: a number in [0, 1) for the jitter on the open time.
+            took: seconds the call took.
 
         Returns:
             The change of state it caused, if any.
@@ -226,56 +284,80 @@ class Breaker:
         if ticket < self._since:
             return None
         if verdict is Verdict.NEUTRAL:
-            if ticket == self._probe:
-                self._probe_until = now
+            self._free(ticket, now)
             return None
+        slow = self._config.slow_call is not None and took >= self._config.slow_call
         if self.state is State.HALF_OPEN:
-            if verdict is Verdict.SUCCESS:
-                return self._close("probe succeeded")
-            return self._open(now, hint, chance, "probe failed")
-        if verdict is Verdict.SUCCESS:
-            self._consecutive = 0
-            self._window.record(now, failed=False)
+            return self._judge_probe(ticket, verdict is Verdict.SUCCESS and not slow, now, hint, chance)
+        failed = verdict is not Verdict.SUCCESS
+        self._window.record(now, failed=failed, slow=slow)
+        self._consecutive = self._consecutive + 1 if failed else 0
+        if not failed and not slow:
             return None
-        self._consecutive += 1
-        self._window.record(now, failed=True)
-        if verdict is Verdict.TRIP:
-            return self._open(now, hint, chance, "tripped")
-        reason = self._reason_to_open(now)
-        return self._open(now, hint, chance, reason) if reason else None
+        cause = Cause.TRIPPED if verdict is Verdict.TRIP else self._cause_to_open(now)
+        return self._open(cause, now, hint, chance) if cause else None
 
-    def _reason_to_open(self, now: float) -> str | None:
-        config = self._config
-        calls, failures = self._window.totals(now)
-        if calls >= config.min_calls:
-            return "failure ratio" if failures >= config.ratio * calls else None
-        # Only while the window is too thin for a ratio: as a general rule it would open on chance runs.
-        return "consecutive failures" if self._consecutive >= config.consecutive else None
+    def _free(self, ticket: int, now: float) -> None:
+        """The slot of the probe under way is free again, if it was this call's."""
+        if ticket == self._probe:
+            self._probe_until = now
 
-    def _open(self, now: float, hint: float | None, chance: float, reason: str) -> Transition:
+    def _judge_probe(
+        self, ticket: int, passed: bool, now: float, hint: float | None, chance: float
+    ) -> Transition | None:
         config = self._config
-        open_for = config.open_time * (1.0 + config.open_jitter * (2.0 * chance - 1.0))
+        if not passed and ticket != self._probe:
+            return None
+        if not passed:
+            self._open_time = min(self._open_time * config.growth, max(config.open_time, config.max_open))
+            return self._open(Cause.PROBE_FAILED, now, hint, chance)
+        self._passed += 1
+        if self._passed < config.success_threshold:
+            self._free(ticket, now)
+            return None
+        return self._close(Cause.PROBE_SUCCEEDED)
+
+    def _cause_to_open(self, now: float) -> Cause | None:
+        config = self._config
+        calls, failures, slow = self._window.totals(now)
+        if calls < config.min_calls:
+            # Only while the window is too thin for a ratio: as a general rule it would open on chance runs.
+            return Cause.CONSECUTIVE if self._consecutive >= config.consecutive else None
+        if failures >= config.ratio * calls:
+            return Cause.FAILURE_RATIO
+        if slow >= config.slow_ratio * calls:
+            return Cause.SLOW_CALLS
+        return None
+
+    def _open(self, cause: Cause, now: float, hint: float | None, chance: float) -> Transition:
+        config = self._config
+        open_for = self._open_time * (1.0 + config.open_jitter * (2.0 * chance - 1.0))
         if hint is not None:
             open_for = max(open_for, min(hint, config.max_open))
-        change = Transition(self.state, State.OPEN, reason, open_for)
-        self._enter(State.OPEN)
+        change = Transition(self.state, self._move(cause), cause, open_for)
         self._until = now + open_for
         self.opened += 1
         return change
 
-    def _close(self, reason: str) -> Transition:
-        change = Transition(self.state, State.CLOSED, reason)
-        self._enter(State.CLOSED)
-        self._consecutive = 0
-        self._window.clear()
+    def _close(self, cause: Cause) -> Transition:
+        change = Transition(self.state, self._move(cause), cause)
+        self._open_time = self._config.open_time
+        self._forget()
         return change
 
-    def _enter(self, state: State) -> None:
-        self.state = state
+    def _move(self, cause: Cause) -> State:
+        """Enter the state the table names; every ticket given out before is late from now on."""
+        self.state = TRANSITIONS[self.state, cause]
         self._ticket += 1
         self._since = self._ticket
         self._probe = REFUSED
         self._probe_until = 0.0
+        self._passed = 0
+        return self.state
+
+    def _forget(self) -> None:
+        self._consecutive = 0
+        self._window.clear()
 
     def retry_after(self, now: float) -> float:
         """Seconds until the next caller would be admitted; 0 when one would be now."""
@@ -299,16 +381,30 @@ class Breaker:
         """Put an operator's decision over the configured one, or (`Control.AUTO`) take it away."""
         self.control = self._configured if control is Control.AUTO else control
 
-    def reset(self) -> None:
-        """Close, and forget all that was learned; answers still on their way are late ones."""
-        self._enter(State.CLOSED)
+    def reset(self) -> Transition | None:
+        """Close, and forget all that was learned; answers still on their way are late ones.
+
+        Returns:
+            The change of state, if it was not closed already.
+        """
         self.control = self._configured
-        self._consecutive = 0
-        self._window.clear()
+        if self.state is not State.CLOSED:
+            return self._close(Cause.RESET)
+        self._ticket += 1
+        self._since = self._ticket
+        self._forget()
+        return None
 
     def view(self, now: float) -> BreakerView:
         """What the circuit looks like now."""
-        calls, failures = self._window.totals(now)
+        calls, failures, slow = self._window.totals(now)
         return BreakerView(
-            self.state, self.control, calls, failures, self._consecutive, self.retry_after(now), self.opened
+            self.state,
+            self.control,
+            calls,
+            failures,
+            slow,
+            self._consecutive,
+            self.retry_after(now),
+            self.opened,
         )

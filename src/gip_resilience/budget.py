@@ -4,7 +4,10 @@ A pure machine; ``now`` is an argument, nothing here waits or locks. Tokens are 
 back only with *successes*. Neither time nor new requests refill it: both were simulated, and both keep a
 retry storm alive that a budget exists to end.
 
-Its capacity follows the caller's own rate, because what an outage costs the server is the capacity times
+Every scope has tokens of its own, so that a dead model cannot spend what the others need, and a host has some for all
+its models together, so that a host that is down is not asked for as many retries as it has models.
+
+The capacity follows the caller's own rate, because what an outage costs the server is the capacity times
 the number of processes over the calls they make: ten tokens are little for a process that makes twenty calls
 a second and ruinous for a thousand processes that make one every few seconds. Until the rate is known the
 full capacity holds.
@@ -16,11 +19,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gip_resilience.defaults import BUDGET_RATE_WINDOW
+
 if TYPE_CHECKING:
     from gip_resilience.config import BudgetConfig
-
-RATE_WINDOW = 10.0
-"""Seconds over which the caller's own rate is measured: the breaker's window, so that both see the same."""
 
 
 class Budget:
@@ -29,12 +31,14 @@ class Budget:
     Args:
         config: capacity and deposits; see `gip_resilience.config.BudgetConfig`.
         now: monotonic seconds; the rate is measured from here.
+        parent: what several scopes share; every retry is paid for there too.
     """
 
-    __slots__ = ("_calls", "_config", "_since", "capacity", "tokens")
+    __slots__ = ("_calls", "_config", "_parent", "_since", "capacity", "tokens")
 
-    def __init__(self, config: BudgetConfig, now: float) -> None:
+    def __init__(self, config: BudgetConfig, now: float, parent: Budget | None = None) -> None:
         self._config = config
+        self._parent = parent
         self.capacity = config.capacity
         self.tokens = config.capacity
         self._since = now
@@ -43,8 +47,10 @@ class Budget:
     def call(self, now: float) -> None:
         """Count one user's call (not its retries): the rate the capacity follows."""
         self._calls += 1
-        if now - self._since >= RATE_WINDOW:
+        if now - self._since >= BUDGET_RATE_WINDOW:
             self._measure(now)
+        if self._parent is not None:
+            self._parent.call(now)
 
     def _measure(self, now: float) -> None:
         config = self._config
@@ -56,12 +62,16 @@ class Budget:
 
     def deposit(self) -> None:
         """A call succeeded."""
-        tokens = self.tokens + self._config.deposit
-        self.tokens = min(tokens, self.capacity)
+        if self.tokens < self.capacity:
+            self.tokens = min(self.tokens + self._config.deposit, self.capacity)
+        if self._parent is not None:
+            self._parent.deposit()
 
     def withdraw(self, cost: float) -> bool:
         """Pay for one retry; ``False`` (and nothing is taken) when it cannot be afforded."""
         if cost > self.tokens:
+            return False
+        if self._parent is not None and not self._parent.withdraw(cost):
             return False
         self.tokens -= cost
         return True

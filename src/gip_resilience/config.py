@@ -15,6 +15,7 @@ Pure: nothing here waits, reads a clock or draws a random number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
@@ -22,28 +23,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gip_resilience._config_errors import ConfigError
-from gip_resilience._config_fields import (
-    ON_OFF,
-    Choice,
-    Group,
-    Integer,
-    Kind,
-    Mode,
-    Number,
-    Settings,
-    Switch,
-    Text,
-    Texts,
-    build,
-    require_known,
+from gip_resilience import defaults
+from gip_resilience._config_errors import ConfigError, show
+from gip_resilience._config_fields import Choice, Group, Kind, Settings, Text, build, require_known
+from gip_resilience._config_groups import (
+    LIMIT,
+    BodyConfig,
+    BreakerConfig,
+    BudgetConfig,
+    GateConfig,
+    StreamConfig,
 )
 from gip_resilience.policy import (
-    COUNT,
     CUSTOM,
     DEFAULTS,
     NO_POLICIES,
-    SECONDS,
     Policies,
     Policy,
     PolicyTable,
@@ -67,195 +61,30 @@ __all__ = [
 
 OnOpen: TypeAlias = Literal["auto", "respond", "raise", "wait"]
 
-POSITIVE = Number(above=0)
-LIMIT = Number(above=0, optional=True)
-SHARE = Number(at_least=0, at_most=1)
-SIZE = Integer(at_least=0)
 ON_OPEN = Choice("auto", "respond", "raise", "wait")
 
 
-class BreakerConfig(Settings, frozen=True, kw_only=True):
-    """When a circuit opens, and for how long.
+class HeaderName:
+    """The name of a header, or none."""
 
-    Attributes:
-        window: seconds of the sliding window.
-        buckets: parts the window slides by.
-        ratio: failed share of the window's calls that opens the circuit.
-        min_calls: calls the window must hold before the share counts.
-        consecutive: failures in a row that open the circuit while the window holds fewer than ``min_calls``.
-        open_time: seconds the circuit stays open; also the least time between two probes.
-        open_jitter: part of ``open_time`` by which it varies, up or down.
-        max_open: seconds up to which a server's hint may lengthen it.
-        mode: ``"metrics_only"`` counts and never refuses; ``"off"`` does not even count.
+    __slots__ = ()
+    expected = "a header name or none"
 
-    Raises:
-        ConfigError: a value is of the wrong type or out of range.
-    """
+    def accept(self, value: object, path: str) -> str | None:
+        """See `gip_resilience._config_fields.Kind.accept`. ``"none"`` stands for ``None``."""
+        if value is None or value == "none":
+            return None
+        if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+            raise ConfigError(path, self.expected, show(value))
+        return str.__str__(value)
 
-    kinds: ClassVar[Mapping[str, Kind]] = {
-        "window": POSITIVE,
-        "buckets": COUNT,
-        "ratio": Number(above=0, at_most=1),
-        "min_calls": COUNT,
-        "consecutive": COUNT,
-        "open_time": POSITIVE,
-        "open_jitter": SHARE,
-        "max_open": SECONDS,
-        "mode": Choice("on", "metrics_only", "off"),
-    }
-    location: ClassVar[str] = "breaker"
-
-    window: float = 10.0
-    buckets: int = 10
-    ratio: float = 0.5
-    min_calls: int = 10
-    consecutive: int = 5
-    open_time: float = 5.0
-    open_jitter: float = 0.2
-    max_open: float = 120.0
-    mode: Literal["on", "metrics_only", "off"] = "on"
+    def parse(self, text: str) -> object:
+        """See `gip_resilience._config_fields.Kind.parse`."""
+        return text.lower() if text.lower() == "none" else text
 
 
-class GateConfig(Settings, frozen=True, kw_only=True):
-    """How callers wait together for a rate limit to reset.
-
-    Attributes:
-        spread: callers are released over this multiple of the wait, so that they do not arrive at once.
-        max_wait: seconds; a hint beyond it does not close the gate for longer.
-        base_delay: seconds the gate closes when the server gives no hint; doubles while it goes on.
-        max_delay: seconds the doubling stops at.
-        scope: whether a limit is shared by the calls of a model, or by all calls of a credential.
-        mode: ``"off"`` lets every call wait for itself.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range, or ``max_delay`` is below ``base_delay``.
-    """
-
-    kinds: ClassVar[Mapping[str, Kind]] = {
-        "spread": SECONDS,
-        "max_wait": SECONDS,
-        "base_delay": SECONDS,
-        "max_delay": SECONDS,
-        "scope": Choice("model", "credential"),
-        "mode": ON_OFF,
-    }
-    location: ClassVar[str] = "gate"
-    ordered: ClassVar[tuple[tuple[str, str], ...]] = (("base_delay", "max_delay"),)
-
-    spread: float = 0.5
-    max_wait: float = 120.0
-    base_delay: float = 2.0
-    max_delay: float = 30.0
-    scope: Literal["model", "credential"] = "model"
-    mode: Mode = "on"
-
-
-class BudgetConfig(Settings, frozen=True, kw_only=True):
-    """How many retries a process may send while nothing succeeds.
-
-    Attributes:
-        capacity: tokens at the start, and the most there can be.
-        min_capacity: tokens the capacity never shrinks below.
-        per_rate: tokens of capacity per own call per second, once the rate is known.
-        deposit: tokens every success brings back.
-        mode: ``"off"`` lets every policy spend what it likes.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range, or ``min_capacity`` exceeds ``capacity``.
-    """
-
-    kinds: ClassVar[Mapping[str, Kind]] = {
-        "capacity": SECONDS,
-        "min_capacity": SECONDS,
-        "per_rate": SECONDS,
-        "deposit": SECONDS,
-        "mode": ON_OFF,
-    }
-    location: ClassVar[str] = "budget"
-    ordered: ClassVar[tuple[tuple[str, str], ...]] = (("min_capacity", "capacity"),)
-
-    capacity: float = 10.0
-    min_capacity: float = 2.0
-    per_rate: float = 5.0
-    deposit: float = 0.2
-    mode: Mode = "on"
-
-
-class BodyConfig(Settings, frozen=True, kw_only=True):
-    """How much of a body is held in memory.
-
-    Attributes:
-        replay_limit: bytes of a request body recorded while it is sent, so that it can be sent again.
-        error_limit: bytes of an error's body that are read to learn its code.
-        error_timeout: seconds that reading may take.
-        json_limit: bytes of a JSON answer up to which it is read under the retry.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range.
-    """
-
-    kinds: ClassVar[Mapping[str, Kind]] = {
-        "replay_limit": SIZE,
-        "error_limit": SIZE,
-        "error_timeout": POSITIVE,
-        "json_limit": SIZE,
-    }
-    location: ClassVar[str] = "body"
-
-    replay_limit: int = 1 << 20
-    error_limit: int = 64 << 10
-    error_timeout: float = 5.0
-    json_limit: int = 1 << 20
-
-
-class StreamConfig(Settings, frozen=True, kw_only=True):
-    """What is done about event streams that break after their 200.
-
-    Attributes:
-        mode: ``"detect"`` sends nothing again: a broken stream is a typed failure; ``"off"`` does not look into
-            streams at all.
-        marker: whether a missing terminal marker is supplied when every choice had its finish reason.
-        restart: whether a stream that broke before any output is begun anew.
-        cursor: whether a background run is taken up where it was, by the server's cursor.
-        resume: paths (shell patterns) whose server takes up a stream by ``Last-Event-ID``. A server may also
-            say so itself, with the header ``x-gip-resume: last-event-id``.
-        replay: whether a stream that broke after output is sent for again and compared with what was handed up:
-            ``"auto"`` when the temperature is 0 or a seed is set.
-        idle_timeout: seconds of silence after which a stream counts as stalled; ``None`` leaves it to the
-            client's read timeout. Anthropic was seen silent for 167 s while it buffered a tool's arguments.
-        max_event: bytes of one event; a stream with a longer one goes on unguarded.
-        max_held: bytes held back before the first output, to be able to begin anew.
-        max_delivered: bytes of a stream that are remembered, to be able to go on after a break; a longer one
-            goes on, and cannot be replayed.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range.
-    """
-
-    kinds: ClassVar[Mapping[str, Kind]] = {
-        "mode": Choice("on", "detect", "off"),
-        "marker": Switch(),
-        "restart": Switch(),
-        "cursor": Switch(),
-        "resume": Texts(),
-        "replay": Choice("auto", "always", "never"),
-        "idle_timeout": LIMIT,
-        "max_event": COUNT,
-        "max_held": SIZE,
-        "max_delivered": SIZE,
-    }
-    location: ClassVar[str] = "stream"
-
-    mode: Literal["on", "detect", "off"] = "on"
-    marker: bool = True
-    restart: bool = True
-    cursor: bool = True
-    resume: tuple[str, ...] = ()
-    replay: Literal["auto", "always", "never"] = "auto"
-    idle_timeout: float | None = None
-    max_event: int = 16 << 20
-    max_held: int = 64 << 10
-    max_delivered: int = 4 << 20
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What a header may be called (RFC 9110, 5.6.2)."""
 
 
 class Config(Settings, frozen=True, kw_only=True, dict=True):
@@ -270,11 +99,16 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         budget: how many retries may be sent in all.
         body: how much of a body is held.
         stream: what is done about event streams that break.
-        deadline: seconds for a whole call with all its attempts and waits; ``None`` for no limit.
+        deadline: seconds for a whole call with all its attempts and waits, and with its body when that is read
+            later; ``None`` for no limit. An awaiting client keeps it to the instant, a blocking one to within one
+            read timeout (the client's own, or what is left if that is less).
         max_elapsed: seconds after which no further attempt starts; ``None`` for no limit.
         on_open: what an open circuit does with a call: answer it with a 503 (``"respond"``), raise, wait for
             the circuit, or (``"auto"``) answer under an SDK that retries by itself and raise elsewhere.
         dialect: whose error codes to expect; ``"auto"`` tells by the shape of each error.
+        idempotency_header: the name of a header (``"Idempotency-Key"``) in which a POST or PATCH that carries
+            none is given a key of its own, the same for every attempt of the call; ``None`` adds nothing. For
+            servers that execute a request once per key.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range, or a key of ``policies`` is unknown.
@@ -291,6 +125,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
         "dialect": Choice(*DIALECTS),
+        "idempotency_header": HeaderName(),
     }
 
     policies: Mapping[str, Policy] = NO_POLICIES
@@ -299,10 +134,11 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
     budget: BudgetConfig = BudgetConfig()
     body: BodyConfig = BodyConfig()
     stream: StreamConfig = StreamConfig()
-    deadline: float | None = None
-    max_elapsed: float | None = 120.0
+    deadline: float | None = defaults.DEADLINE
+    max_elapsed: float | None = defaults.MAX_ELAPSED
     on_open: OnOpen = "auto"
     dialect: str = "auto"
+    idempotency_header: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -433,6 +269,7 @@ class Overrides(Settings, frozen=True, kw_only=True, dict=True):
         max_elapsed: see `Config`; ``None`` lifts the limit.
         on_open: see `Config`.
         stream: see `Config`; takes the place of all of it.
+        idempotency_header: see `Config`; ``None`` adds nothing.
         model: name of the model, for the scope of circuits and limits, when it cannot be read from the body.
 
     Raises:
@@ -445,6 +282,7 @@ class Overrides(Settings, frozen=True, kw_only=True, dict=True):
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
         "stream": Group(StreamConfig),
+        "idempotency_header": HeaderName(),
         "model": Text(),
     }
     partial: ClassVar[bool] = True
@@ -454,6 +292,7 @@ class Overrides(Settings, frozen=True, kw_only=True, dict=True):
     max_elapsed: float | UnsetType | None = UNSET
     on_open: OnOpen | UnsetType = UNSET
     stream: StreamConfig | UnsetType = UNSET
+    idempotency_header: str | UnsetType | None = UNSET
     model: str | UnsetType = UNSET
 
     @classmethod

@@ -18,12 +18,14 @@ The rules that shape it:
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from gip_resilience._record import SHORTEST_TIMEOUT, Record
+from gip_resilience.defaults import HINT_JITTER, HINT_JITTER_CAP
 from gip_resilience.effects import DELIVER, Deliver, Effect, Pause, Refuse, Send
 from gip_resilience.events import CallEnded, GateWaited, RetryScheduled
-from gip_resilience.gate import Held
+from gip_resilience.gate import Held, Place
 from gip_resilience.state import Permit, Refused
 from gip_resilience.taxonomy import Retry, Verdict
 
@@ -32,12 +34,6 @@ if TYPE_CHECKING:
 
     from gip_resilience.policy import ResolvedPolicy
     from gip_resilience.taxonomy import Fact
-
-HINT_JITTER = 0.1
-"""Share of a hint that may be added to it. Upward only: a server that says 10 s means not before 10 s."""
-
-HINT_JITTER_CAP = 1.0
-"""Seconds added to a hint at most: beyond a second more spread buys nothing but delay."""
 
 
 class Call(Record):
@@ -69,7 +65,11 @@ class Call(Record):
         permit = self._permit
         self._permit = None
         if permit is not None:
-            reported = self.world.store.report(self.key, permit, fact, fact.host, fact.model, now)
+            if fact.hint is not None and self._opened is None:  # or the beginning of its stream has told
+                self.world.store.exhausted(permit, fact.hint.seconds, now)
+            reported = self.world.store.report(
+                self.key, permit, fact, fact.host, fact.model, now, took=self._took(now)
+            )
             if reported.changes:
                 self._announce(reported.changes)
         self.world.metrics.succeeded(self.key.host, self.key.model)
@@ -96,6 +96,7 @@ class Call(Record):
             hopeless: why it is not tried again, if that is known already.
         """
         now = self.world.monotonic()
+        took = self._took(now)
         if self._opened is not None:
             # While a stream flowed no time was lost.
             self._flowed += now - self._opened_at
@@ -107,7 +108,7 @@ class Call(Record):
         gate_news = True
         if permit is not None:
             host, model = _verdicts(fact, policy)
-            reported = self.world.store.report(self.key, permit, fact, host, model, now)
+            reported = self.world.store.report(self.key, permit, fact, host, model, now, took=took)
             self._announce(reported.changes)
             open_for, gate_wait, gate_news = reported.open_for, reported.gate_wait, reported.gate_news
         silent = fact.status is None or self.streaming
@@ -117,16 +118,16 @@ class Call(Record):
         reason = hopeless or self._reason_to_stop(fact, policy, number)
         if reason:
             return self._stop(reason)
-        wait, kind = self._wait(fact, policy)
-        gated = self.config.gate.mode != "off"
-        if gated and gate_wait > wait:
-            wait, kind = gate_wait, "gate"
+        held = self._queue(now) if gate_wait > 0.0 else None
+        wait, kind = self._wait(fact, policy, gate=0.0 if held is None else held.seconds)
         if open_for > wait:
             return self._stop("circuit open")
         too_late = self._too_late(now, wait)
         if too_late:
             return self._stop(too_late)
-        if not self._afford(fact, policy, now, free=gated and not gate_news):
+        if held is not None and not held.patient:
+            return self._stop("there is no use in waiting at the gate")
+        if not self._afford(fact, policy, now, free=self.config.gate.mode != "off" and not gate_news):
             return self._stop("retry budget exhausted")
         self.world.announcer.tell(
             RetryScheduled(
@@ -158,7 +159,7 @@ class Call(Record):
         if exhausted:
             return exhausted
         if self.single and not self.streaming:  # no SDK sends a stream again once it has begun
-            return "the SDK above retries"
+            return "a layer above retries"
         if fact.maybe_executed and policy.on_ambiguous == "fail":
             return "the request may have been executed"
         if not self.replayable:
@@ -182,31 +183,44 @@ class Call(Record):
             return f"all {policy.max_attempts} attempts used that {fact.code} allows"
         return ""
 
-    def _wait(self, fact: Fact, policy: ResolvedPolicy) -> tuple[float, str]:
-        """Seconds to wait before the next attempt, and what kind of wait it is."""
+    def _wait(self, fact: Fact, policy: ResolvedPolicy, gate: float) -> tuple[float, str]:
+        """Seconds to wait before the next attempt, and what kind of wait it is.
+
+        Args:
+            fact: the failure.
+            policy: what applies to it.
+            gate: seconds until the gate opens, if this call stands in line there. It gives out turns, so the wait
+                needs no chance of its own.
+        """
         chance = self.world.chance
         delays = self._delays.get(fact.code)
         if delays is None:
             delays = self._delays[fact.code] = policy.delays()
         backoff = policy.jittered(next(delays), chance())
         if fact.hint is None:
-            return backoff, "backoff"
+            return (gate, "gate") if gate > backoff else (backoff, "backoff")
         asked = fact.hint.seconds
-        wait = asked + chance() * min(HINT_JITTER * asked, HINT_JITTER_CAP)
+        wait, kind = gate, "gate"
+        if not gate:
+            wait, kind = asked + chance() * min(HINT_JITTER * asked, HINT_JITTER_CAP), "hint"
         if self._hinted or asked == 0.0:
             # A hint that did not help the first time, or that says "now", must not become a tight loop.
             wait = max(wait, backoff)
         self._hinted = True
-        return wait, "hint"
+        return wait, kind
 
     def _too_late(self, now: float, wait: float) -> str:
         """Why a wait of this length must not be begun, or an empty string."""
         if self._deadline is not None and now + wait >= self._deadline:
             return "the deadline would pass"
-        lost = now + wait - self.started - self._flowed
-        if self.config.max_elapsed is not None and lost >= self.config.max_elapsed:
+        if now + wait >= self._last_start():
             return "max_elapsed would pass"
         return ""
+
+    def _last_start(self) -> float:
+        """When the last attempt may start, by ``max_elapsed``."""
+        limit = self.config.max_elapsed
+        return inf if limit is None else self.started + self._flowed + limit
 
     def _afford(self, fact: Fact, policy: ResolvedPolicy, now: float, *, free: bool) -> bool:
         """Pay for the retry.
@@ -237,11 +251,11 @@ class Call(Record):
     def enter(self) -> Pause | Deliver | Refuse | None:
         """Ask for leave to send. ``None`` grants it; a pause means ask again; anything else ends the call."""
         answer, self._turned_away = self._turned_away, None
-        if answer is None:
+        if answer is None or isinstance(answer, Held):
             now = self.world.monotonic()
             if self._deadline is not None and now >= self._deadline:
                 return self._refuse("deadline", None)
-            granted = self.world.store.acquire(self.key, self.config, now, first=False)
+            granted = self.world.store.acquire(self.key, self.config, now, first=False, place=self._in_line())
             if isinstance(granted, Permit):
                 self._permit = granted
                 self._sent_at = now
@@ -252,6 +266,19 @@ class Call(Record):
         if isinstance(answer, Held):
             return self._hold(answer)
         return self._meet_open_circuit(answer)
+
+    def _in_line(self) -> Place:
+        """What this call waits in line with."""
+        latest = self._last_start()
+        if self._deadline is not None:
+            latest = min(latest, self._deadline)
+        if self._place is None:
+            self._place = Place(self.started)
+        self._place.latest = latest
+        return self._place
+
+    def _queue(self, now: float) -> Held | None:
+        return self.world.store.queue(self.key, self.config, now, self._in_line())
 
     def _hold(self, held: Held) -> Pause | Deliver | Refuse:
         if not held.patient or self._too_late(self.world.monotonic(), held.seconds):
@@ -290,7 +317,11 @@ class Call(Record):
         self._record(fact, now)
         permit, self._permit = self._permit, None
         if permit is not None:
-            reported = self.world.store.report(self.key, permit, fact, fact.host, fact.model, now)
+            if fact.hint is not None and self._opened is None:  # or the beginning of its stream has told
+                self.world.store.exhausted(permit, fact.hint.seconds, now)
+            reported = self.world.store.report(
+                self.key, permit, fact, fact.host, fact.model, now, took=self._took(now)
+            )
             self._announce(reported.changes)
         self._end("success", "")
 

@@ -4,23 +4,57 @@ A pure machine; ``now`` and chance are arguments, nothing here waits or locks. I
 *closed until*, which later answers can only move further away (max-merge): answers overtake each other on
 the wire, and the one that says "wait longer" is right.
 
-A caller who meets a closed gate is told how long to wait: until the gate opens, plus a random share of how
-long it was closed. Releasing everybody at the exact reset would make the herd that closes it again: exact
-release puts 21 times the mean load into the first second, a spread of half the wait 4.6 times.
+Whoever meets a closed gate gets a `Place` in its line and waits twice: until the gate opens, and then until
+its turn. Turns are dealt out at the opening, in the order in which callers came, over a share of the time the
+gate was closed (``spread``), because releasing everybody at the exact reset makes the herd that closes it
+again: 20 times the mean load in the first second, with half the wait under 5 times. The first in line goes
+ahead of the others. If it is refused again, the gate is closed again before they have gone, and they wait on,
+each in its old place.
+
+Nobody is woken by anybody, so no wake-up can be lost: a caller is told how long to wait, and asks again. A turn
+is a moment of its own, so a caller that never comes back holds up nobody. Whoever has to be gone sooner than its
+turn gets an earlier one. Callers that come while turns are outstanding pass: they delay nobody.
 
 A server that asks for more than ``max_wait`` closes the gate for ``max_wait`` only, so that nobody is locked
 out by an absurd header; but callers are then refused at once instead of being left waiting, since the wait
-they could be given would end too early to help them.
+they could be given would end too early to help them. Once no more than ``max_wait`` is left of it they wait.
 
 Not thread-safe by itself: the store guards it with its lock.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
+
+from gip_resilience.defaults import GATE_PROBE_LEAD, GATE_PROBE_SHARE
 
 if TYPE_CHECKING:
     from gip_resilience.config import GateConfig
+
+
+TOLERANCE = 1e-6
+"""Seconds. Who comes this much too early is not early: adding a wait to a clock's reading rounds."""
+
+
+class Place:
+    """One caller's place in a line. Made by the caller; taken and given back at the gate.
+
+    Attributes:
+        since: when its call began; the line is ordered by this, so that a call which was let through and refused
+            again is not behind those that came later.
+        latest: when the caller must be gone.
+        turn: when it may go; ``None`` while the gate is closed.
+        gate: where it stands in line; ``None`` when it does not.
+    """
+
+    __slots__ = ("gate", "latest", "since", "turn")
+
+    def __init__(self, since: float, latest: float = inf) -> None:
+        self.since = since
+        self.latest = latest
+        self.turn: float | None = None
+        self.gate: Gate | None = None
 
 
 class Held(NamedTuple):
@@ -29,7 +63,8 @@ class Held(NamedTuple):
     Attributes:
         seconds: wait this long, then ask again.
         retry_after: what the server said, counted from now; more than ``seconds`` when that was capped.
-        patient: whether waiting helps; ``False`` when the server asked for more than we ever wait.
+        patient: whether waiting helps; ``False`` when the server asked for more than we ever wait, when the wait
+            would last longer than the caller can, or when there is no room in the line.
     """
 
     seconds: float
@@ -44,7 +79,7 @@ class Gate:
         config: spread, cap and guesses; see `gip_resilience.config.GateConfig`.
     """
 
-    __slots__ = ("_claimed", "_config", "_guesses", "_length", "generation", "until")
+    __slots__ = ("_claimed", "_config", "_guesses", "_length", "_line", "generation", "until")
 
     def __init__(self, config: GateConfig) -> None:
         self._config = config
@@ -53,19 +88,82 @@ class Gate:
         self._claimed = 0.0
         self._length = 0.0
         self._guesses = 0
+        self._line: dict[Place, None] = {}
 
-    def enter(self, now: float, chance: float) -> Held | None:
-        """``None`` when the gate is open; else how long this caller waits, its share of the spread included."""
-        if now >= self.until:
+    def enter(self, now: float, chance: float, place: Place | None = None) -> Held | None:
+        """May this caller send?
+
+        Args:
+            now: monotonic seconds.
+            chance: a number in [0, 1), for the turns.
+            place: what the caller waits in line with; without one it does not wait, and only asks.
+
+        Returns:
+            ``None`` when it may, and its place is given back; else how long it waits.
+        """
+        if now < self.until - TOLERANCE:
+            return self._queue(now, place)
+        if place is None or place.gate is not self:
             return None
+        if place.turn is None:
+            self._deal(now, chance)
+        turn = now if place.turn is None else place.turn
+        if now >= turn - TOLERANCE:
+            self.leave(place)
+            return None
+        return Held(turn - now, turn - now, patient=True)
+
+    def _queue(self, now: float, place: Place | None) -> Held:
+        if self.until < self._claimed <= now + self._config.max_wait:
+            # The cap cut it short, but what is left of it by now can be waited for.
+            self.until = self._claimed
         left = self.until - now
         claimed = max(left, self._claimed - now)
-        if claimed > self._config.max_wait:
+        patient = claimed <= self._config.max_wait
+        if place is None:
+            return Held(left, claimed, patient)
+        if place.gate is not self:
+            patient = patient and len(self._line) < self._config.max_waiters
+        if not patient or self.until >= place.latest:
+            self.leave(place)
             return Held(left, claimed, patient=False)
-        return Held(left + self._config.spread * self._length * chance, claimed, patient=True)
+        if place.gate is not self:
+            self._line[place] = None
+            place.gate = self
+        place.turn = None
+        return Held(left, claimed, patient=True)
+
+    def _deal(self, now: float, chance: float) -> None:
+        """Give everybody in line a turn, in order, each in a part of the spread of its own.
+
+        The same chance moves all of them within their parts: that is enough to keep processes apart.
+        """
+        waiting = sorted((place for place in self._line if place.turn is None), key=lambda place: place.since)
+        spread = self._config.spread * self._length
+        others = len(waiting) - 1
+        lead = 1.0
+        if others:
+            share = min(GATE_PROBE_SHARE, GATE_PROBE_LEAD / spread) if spread else 0.0
+            lead = max(share, 1.0 / len(waiting))
+        for number, place in enumerate(waiting):
+            part = chance * lead if number == 0 else lead + (1.0 - lead) * (number - 1 + chance) / others
+            # Never quite to the end of what the caller has: it would then be too late to go.
+            place.turn = now + min(spread, max(0.0, place.latest - now)) * part
+
+    def leave(self, place: Place) -> None:
+        """Give a place back. Idempotent."""
+        if place.gate is self:
+            del self._line[place]
+            place.gate = None
+            place.turn = None
+
+    @property
+    def waiting(self) -> int:
+        """Callers in line."""
+        return len(self._line)
 
     def close(self, now: float, hint: float | None, generation: int) -> bool:
-        """A rate-limited answer arrived.
+        """A rate-limited answer arrived, or one that says that the next would be.
 
         Args:
             now: monotonic seconds.
@@ -91,6 +189,15 @@ class Gate:
         if news:
             self.generation += 1
         return news
+
+    def exhaust(self, now: float, seconds: float, generation: int) -> None:
+        """An answer succeeded, and says that the next within *seconds* would be refused.
+
+        More than ``max_wait`` is not believed: if it is true, the next answer will say so itself.
+        """
+        config = self._config
+        if config.exhausted != "off" and config.mode != "off" and 0.0 < seconds <= config.max_wait:
+            self.close(now, seconds, generation)
 
     def passed(self, generation: int) -> None:
         """A call that was sent in the present generation succeeded: the next guess starts small again."""

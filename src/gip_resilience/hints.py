@@ -21,13 +21,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from gip_resilience._hint_bodies import decoded, from_body, is_terminal, names_daily_limit
-from gip_resilience._hint_headers import Headers, clock_of, collect, from_quotas, from_retry_after, pairs
+from gip_resilience._hint_headers import (
+    Headers,
+    clock_of,
+    collect,
+    from_quotas,
+    from_retry_after,
+    from_used_up,
+    pairs,
+)
 from gip_resilience._moments import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["UNITS", "Body", "Headers", "Hint", "retry_hint", "should_retry"]
+__all__ = ["UNITS", "Body", "Headers", "Hint", "retry_hint", "should_retry", "used_up"]
 
 Body: TypeAlias = object
 """An error body: ``bytes`` or ``str`` as received, the JSON value decoded from it, or ``None``."""
@@ -97,6 +105,33 @@ def retry_hint(
         or from_quotas(status, fields, clock, known, request_cost or {})
     )
     return Hint(*wait) if wait else None
+
+
+def used_up(
+    headers: Headers, now: float, *, units: Mapping[str, str] | None = None, refills: bool = True
+) -> Hint | None:
+    """Find out how long the next request would be refused, by the headers of a success.
+
+    A server that counts requests says with each answer how many are left; after the one that took the last, the
+    next is refused until the quota's reset. Only what is certain counts: quotas whose ``remaining`` is 0, and of a
+    bucket that refills all the time only the time for one unit of it.
+
+    Pure and total, like `retry_hint`.
+
+    Args:
+        headers: response headers of an answer that was a success.
+        now: the client's Unix time in seconds.
+        units: see `retry_hint`.
+        refills: whether a reset given as a duration or date is that of a bucket that refills all the time;
+            otherwise it is the end of a window, like a plain number.
+
+    Returns:
+        The longest of these waits, or ``None`` where no quota is used up.
+    """
+    fields = collect(headers)
+    known = {name.lower(): unit for name, unit in units.items() if unit in UNITS} if units else {}
+    wait = from_used_up(fields, clock_of(fields, now), known, refills=refills)
+    return Hint(*wait) if wait and wait[0] > 0.0 else None
 
 
 def should_retry(status: int | None, headers: Headers, body: Body) -> bool | None:

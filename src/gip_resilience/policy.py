@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gip_resilience import _waits, taxonomy
+from gip_resilience import _waits, defaults, taxonomy
 from gip_resilience._config_errors import ConfigError, closest, join, label, show
 from gip_resilience._config_fields import (
     Choice,
@@ -207,14 +207,15 @@ class ResolvedPolicy(Policy, frozen=True, kw_only=True):
     cost: float
 
 
-def _row(attempts: int, base: float, longest: float, cost: float = 1.0) -> ResolvedPolicy:
+def _row(row: tuple[int, float, float, float]) -> ResolvedPolicy:
+    attempts, base, longest, cost = row
     return ResolvedPolicy(
         max_attempts=attempts,
         base_delay=base,
         max_delay=longest,
         jitter="full",  # fewest calls and least time of the four jitters, by Brooker's simulation of 2015
         wait="expo",
-        max_hint=120.0,  # longer, and whoever asked is better told than kept waiting
+        max_hint=defaults.MAX_HINT,
         on_ambiguous="retry",
         breaker="auto",
         cost=cost,
@@ -223,20 +224,17 @@ def _row(attempts: int, base: float, longest: float, cost: float = 1.0) -> Resol
 
 DEFAULTS: Mapping[str, ResolvedPolicy] = MappingProxyType(
     {
-        "rate_limit": _row(4, 2.0, 60.0),
-        "overload": _row(4, 1.0, 30.0),
-        "server": _row(3, 0.25, 8.0),
-        # The request may have been executed, at the price of a whole answer: once more, and it counts double.
-        "timeout": _row(2, 0.5, 8.0, cost=2.0),
-        "unavailable": _row(1, 0.5, 8.0),
-        "stream": _row(3, 0.25, 8.0),
-        "intermediary": _row(3, 0.5, 8.0),
-        "limited": _row(2, 0.5, 8.0, cost=2.0),
-        # Nothing was sent, so a retry is cheap and safe; a restarted listener is back in tenths of a second.
-        "connect": _row(3, 0.1, 2.0),
-        # The pool is ours: what is short is our own connections, and a retry needs one more.
-        "pool": _row(1, 0.1, 2.0),
-        "other": _row(1, 0.5, 8.0),
+        "rate_limit": _row(defaults.RATE_LIMIT),
+        "overload": _row(defaults.OVERLOAD),
+        "server": _row(defaults.SERVER),
+        "timeout": _row(defaults.TIMEOUT),
+        "unavailable": _row(defaults.UNAVAILABLE),
+        "stream": _row(defaults.STREAM),
+        "intermediary": _row(defaults.INTERMEDIARY),
+        "limited": _row(defaults.LIMITED),
+        "connect": _row(defaults.CONNECT),
+        "pool": _row(defaults.POOL),
+        "other": _row(defaults.OTHER),
     }
 )
 """The policy of each class, fully set. Where it allows one attempt, the waits serve users who allow more."""

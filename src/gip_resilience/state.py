@@ -6,6 +6,7 @@ in memory or not:
 
 * it never raises and never waits: an answer about a remote state comes from a local copy;
 * no lock is held when a method returns, so none is ever held across a request or a pause;
+* nobody is woken: a caller that must wait is told how long, and asks again with its `Place` in the line;
 * a `Permit` carries the generation it was given in, so a late report cannot change a newer state;
 * permits of calls that never come back run out by themselves (a probe's lease).
 
@@ -17,11 +18,20 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
 
-from gip_resilience.breaker import REFUSED, UNCOUNTED, Breaker, BreakerView, Control, State, Transition
+from gip_resilience.breaker import (
+    REFUSED,
+    UNCOUNTED,
+    Breaker,
+    BreakerView,
+    Cause,
+    Control,
+    State,
+    Transition,
+)
 from gip_resilience.budget import Budget
-from gip_resilience.gate import Gate, Held
+from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.taxonomy import Retry, Verdict
 
 if TYPE_CHECKING:
@@ -44,18 +54,35 @@ class ScopeKey(NamedTuple):
         host: host and, unless it is the scheme's own, port.
         credential: a keyed digest of the key the request carries, never the key; empty without one.
         model: the model's full name; empty when it is not known.
+        part: which of several that serve the model (a deployment, a region); empty where there is one.
     """
 
     host: str
     credential: str
     model: str
+    part: str = ""
 
 
-class CircuitKey(NamedTuple):
-    """Names a circuit: of a host (``model`` is empty), or of a model behind it."""
-
+class _HostAndModel(NamedTuple):
     host: str
     model: str = ""
+
+
+class CircuitKey(_HostAndModel):
+    """Names a circuit: of a host (``model`` is empty), or of a model behind it. Compares and unpacks as the two.
+
+    Args:
+        host: host and, unless it is the scheme's own, port.
+        model: the model's full name; empty for the host's own circuit.
+        part: which part of the model it is of, where parts are told apart; it goes into the model's name, behind
+            an ``@``.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, host: str, model: str = "", part: str = "") -> Self:
+        """One tuple of two."""
+        return super().__new__(cls, host, f"{model}@{part}" if part else model)
 
 
 Change = tuple[CircuitKey, Transition]
@@ -67,6 +94,7 @@ class Permit:
 
     Attributes:
         probe: whether this call is a half-open circuit's probe.
+        timed: whether it matters how long the call takes.
         changes: circuits that this call made half-open by becoming their probe.
     """
 
@@ -80,6 +108,7 @@ class Permit:
         "model",
         "model_ticket",
         "probe",
+        "timed",
     )
 
     def __init__(self, host: Breaker, model: Breaker | None, gate: Gate, budget: Budget) -> None:
@@ -91,6 +120,7 @@ class Permit:
         self.model_ticket = UNCOUNTED
         self.gate_generation = gate.generation
         self.probe = False
+        self.timed = False
         self.changes: tuple[Change, ...] = ()
 
 
@@ -111,7 +141,7 @@ class Reported(NamedTuple):
 
     Attributes:
         changes: circuits that changed their state.
-        gate_wait: seconds this caller would now wait at the gate.
+        gate_wait: seconds the gate stays closed; 0 when it is open.
         gate_news: whether this answer closed the gate (and not one that was sent before it closed).
         open_for: seconds the circuit in the way stays open; 0 when none is.
     """
@@ -128,13 +158,44 @@ UNCHANGED = Reported()
 class Store(Protocol):
     """What the engine asks. See the module's docstring for the contract."""
 
-    def acquire(self, key: ScopeKey, config: Config, now: float, *, first: bool) -> Permit | Held | Refused:
-        """May a request for *key* be sent now? ``first`` marks a call's first attempt."""
+    def acquire(
+        self, key: ScopeKey, config: Config, now: float, *, first: bool, place: Place | None = None
+    ) -> Permit | Held | Refused:
+        """May a request for *key* be sent now?
+
+        Args:
+            key: whom it is for.
+            config: the settings in force.
+            now: monotonic seconds.
+            first: whether this is the first time its call asks.
+            place: what it waits in line with at a closed gate. Without one it is told of the gate and does not
+                wait.
+        """
+
+    def queue(self, key: ScopeKey, config: Config, now: float, place: Place) -> Held | None:
+        """Wait in line for the next attempt; ``None`` where no gate is closed."""
+
+    def leave(self, place: Place) -> None:
+        """Give a place in a line back, if it is still held. Idempotent."""
 
     def report(
-        self, key: ScopeKey, permit: Permit, fact: Fact, host: Verdict, model: Verdict, now: float
+        self,
+        key: ScopeKey,
+        permit: Permit,
+        fact: Fact,
+        host: Verdict,
+        model: Verdict,
+        now: float,
+        *,
+        took: float = 0.0,
     ) -> Reported:
-        """The request was answered, or failed. Host and model verdicts may differ from the fact's by policy."""
+        """The request was answered, or failed, after *took* seconds.
+
+        Host and model verdicts may differ from the fact's by policy.
+        """
+
+    def exhausted(self, permit: Permit, seconds: float, now: float) -> None:
+        """A good answer says that its quota is used up for *seconds*."""
 
     def abandon(self, permit: Permit, now: float) -> None:
         """Nothing can be learned from this request (cancelled, the caller's own error)."""
@@ -148,8 +209,8 @@ class Store(Protocol):
     def control(self, key: CircuitKey, control: Control, config: Config) -> None:
         """Put an operator's decision over a circuit, made first if need be."""
 
-    def reset(self, key: CircuitKey | None) -> None:
-        """Close a circuit (all, with ``None``) and forget what it learned."""
+    def reset(self, key: CircuitKey | None) -> tuple[Change, ...]:
+        """Close a circuit (all, with ``None``) and forget what it learned. Returns what changed its state."""
 
 
 class _Line:
@@ -190,11 +251,14 @@ class MemoryStore:
         self._lines: dict[ScopeKey, _Line] = {}
         self._circuits: dict[CircuitKey, Breaker] = {}
         self._gates: dict[ScopeKey, Gate] = {}
+        self._budgets: dict[str, Budget] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore scopes={len(self._lines)} circuits={len(self._circuits)}>"
 
-    def acquire(self, key: ScopeKey, config: Config, now: float, *, first: bool) -> Permit | Held | Refused:
+    def acquire(
+        self, key: ScopeKey, config: Config, now: float, *, first: bool, place: Place | None = None
+    ) -> Permit | Held | Refused:
         """Gate first, then the circuits of the host and of the model. See `Store.acquire`."""
         with self._lock:
             line = self._lines.get(key)
@@ -204,24 +268,50 @@ class MemoryStore:
                 line.used = True
             if first:
                 line.budget.call(now)
-            if line.gate.until > now and config.gate.mode != "off":
-                held = line.gate.enter(now, self._chance())
-                if held:
+            if (line.gate.until > now or place is not None) and config.gate.mode != "off":
+                held = line.gate.enter(now, self._chance(), place)
+                if held is not None:
                     return held
             permit = Permit(line.host, line.model, line.gate, line.budget)
+            permit.timed = config.breaker.slow_call is not None
             if config.breaker.mode == "off" and not line.overruled:
                 return permit
             return _pass_circuits(key, permit, now)
 
+    def queue(self, key: ScopeKey, config: Config, now: float, place: Place) -> Held | None:
+        """See `Store.queue`."""
+        with self._lock:
+            line = self._lines.get(key) or self._add_line(key, config, now)
+            return line.gate.enter(now, self._chance(), place) if config.gate.mode != "off" else None
+
+    def leave(self, place: Place) -> None:
+        """See `Store.leave`."""
+        with self._lock:
+            if place.gate is not None:
+                place.gate.leave(place)
+
+    def exhausted(self, permit: Permit, seconds: float, now: float) -> None:
+        """See `Store.exhausted`."""
+        with self._lock:
+            permit.gate.exhaust(now, seconds, permit.gate_generation)
+
     def report(
-        self, key: ScopeKey, permit: Permit, fact: Fact, host: Verdict, model: Verdict, now: float
+        self,
+        key: ScopeKey,
+        permit: Permit,
+        fact: Fact,
+        host: Verdict,
+        model: Verdict,
+        now: float,
+        *,
+        took: float = 0.0,
     ) -> Reported:
         """See `Store.report`."""
         with self._lock:
             if fact.ok:
                 permit.budget.deposit()
                 permit.gate.passed(permit.gate_generation)
-                if not permit.probe:
+                if not permit.probe and not permit.timed:
                     # The everyday case: nothing can change but two counters.
                     permit.host.report(permit.host_ticket, host, now)
                     if permit.model is not None:
@@ -232,19 +322,18 @@ class MemoryStore:
             open_for = 0.0
             for circuit, breaker, ticket, verdict in (
                 (CircuitKey(key.host), permit.host, permit.host_ticket, host),
-                (CircuitKey(key.host, key.model), permit.model, permit.model_ticket, model),
+                (CircuitKey(key.host, key.model, key.part), permit.model, permit.model_ticket, model),
             ):
                 if breaker is None or ticket == UNCOUNTED:
                     continue
-                change = breaker.report(ticket, verdict, now, hint=hint, chance=self._chance())
+                change = breaker.report(ticket, verdict, now, hint=hint, chance=self._chance(), took=took)
                 if change:
                     changes.append((circuit, change))
                 open_for = max(open_for, breaker.retry_after(now))
             if fact.retry is not Retry.AFTER_RESET:
                 return Reported(tuple(changes), open_for=open_for)
             news = permit.gate.close(now, hint, permit.gate_generation)
-            held = permit.gate.enter(now, self._chance())
-            return Reported(tuple(changes), held.seconds if held else 0.0, news, open_for)
+            return Reported(tuple(changes), permit.gate.remaining(now), news, open_for)
 
     def abandon(self, permit: Permit, now: float) -> None:
         """See `Store.abandon`."""
@@ -269,24 +358,28 @@ class MemoryStore:
         with self._lock:
             self._circuit(key, config).override(control)
 
-    def reset(self, key: CircuitKey | None) -> None:
+    def reset(self, key: CircuitKey | None) -> tuple[Change, ...]:
         """See `Store.reset`."""
         with self._lock:
-            for name, breaker in self._circuits.items():
-                if key is None or name == key:
-                    breaker.reset()
+            chosen = [(name, breaker) for name, breaker in self._circuits.items() if key in {None, name}]
+            changes = [(name, breaker.reset()) for name, breaker in chosen]
+        return tuple((name, change) for name, change in changes if change is not None)
 
     def _add_line(self, key: ScopeKey, config: Config, now: float) -> _Line:
         """Needs the lock."""
         if len(self._lines) >= self._max_keys:
             self._forget(now)
         host = self._circuit(CircuitKey(key.host), config)
-        model = self._circuit(CircuitKey(key.host, key.model), config) if key.model else None
-        gated = ScopeKey(key.host, key.credential, key.model if config.gate.scope == "model" else "")
+        name = CircuitKey(key.host, key.model, key.part)
+        model = self._circuit(name, config) if key.model or key.part else None
+        gated = key if config.gate.scope == "model" else ScopeKey(key.host, key.credential, "")
         gate = self._gates.get(gated)
         if gate is None:
             gate = self._gates[gated] = Gate(config.gate)
-        line = self._lines[key] = _Line(host, model, gate, Budget(config.budget, now))
+        shared = self._budgets.get(key.host)
+        if shared is None:
+            shared = self._budgets[key.host] = Budget(config.budget, now)
+        line = self._lines[key] = _Line(host, model, gate, Budget(config.budget, now, shared))
         return line
 
     def _circuit(self, key: CircuitKey, config: Config) -> Breaker:
@@ -311,12 +404,17 @@ class MemoryStore:
         breakers |= {id(line.model) for line in self._lines.values()}
         gates = {id(line.gate) for line in self._lines.values()}
         _drop(self._circuits, lambda breaker: id(breaker) not in breakers and breaker.at_rest)
-        _drop(self._gates, lambda gate: id(gate) not in gates and gate.until <= now)
+        _drop(self._gates, lambda gate: id(gate) not in gates and gate.until <= now and not gate.waiting)
+        hosts = {key.host for key in self._lines}
+        for host in [host for host in self._budgets if host not in hosts]:
+            del self._budgets[host]
         # Nothing at rest and still too many: someone makes up names faster than circuits close. What a scope
-        # leads to stays all the same (a host's circuit is the oldest of all), and so does an operator's word.
+        # leads to stays all the same (a host's circuit is the oldest of all), and so does an operator's word, and a
+        # gate with somebody in line.
         excess = len(self._circuits) - 2 * self._max_keys
         _drop(self._circuits, lambda b: id(b) not in breakers and not b.overruled, excess)
-        _drop(self._gates, lambda gate: id(gate) not in gates, len(self._gates) - 2 * self._max_keys)
+        excess = len(self._gates) - 2 * self._max_keys
+        _drop(self._gates, lambda gate: id(gate) not in gates and not gate.waiting, excess)
 
 
 def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refused:
@@ -327,7 +425,7 @@ def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refuse
     permit.host_ticket = ticket
     if permit.model is None:
         return permit
-    circuit = CircuitKey(key.host, key.model)
+    circuit = CircuitKey(key.host, key.model, key.part)
     ticket = _admit(circuit, permit.model, permit, now)
     if ticket == REFUSED:
         # The host's slot must not stay taken by a call that is not made.
@@ -343,7 +441,7 @@ def _admit(circuit: CircuitKey, breaker: Breaker, permit: Permit, now: float) ->
     if before is not State.CLOSED and breaker.is_probe(ticket):
         permit.probe = True
         if before is State.OPEN:
-            permit.changes += ((circuit, Transition(before, breaker.state, "probe")),)
+            permit.changes += ((circuit, Transition(before, breaker.state, Cause.PROBE)),)
     return ticket
 
 
