@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gip_resilience import hints, sse
     from gip_resilience._gip import Code
     from gip_resilience._report import Attempt, CallReport, Hop, report
+    from gip_resilience.above import outer_retry
     from gip_resilience.clock import Clock, SystemClock
     from gip_resilience.config import (
         BodyConfig,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gip_resilience.policy import Policy
     from gip_resilience.resilience import Resilience
     from gip_resilience.state import MemoryStore
+    from gip_resilience.target import Target
     from gip_resilience.taxonomy import classify
 
 __all__ = [
@@ -73,11 +75,13 @@ __all__ = [
     "StreamDivergedError",
     "StreamInterruptedError",
     "SystemClock",
+    "Target",
     "Verdict",
     "__version__",
     "classify",
     "hints",
     "mount",
+    "outer_retry",
     "report",
     "sse",
     "unmount",
@@ -86,6 +90,7 @@ __all__ = [
 _HOMES = {
     "_gip": ("Code",),
     "_report": ("Attempt", "CallReport", "Hop", "report"),
+    "above": ("outer_retry",),
     "clock": ("Clock", "SystemClock"),
     "config": (
         "BodyConfig",
@@ -112,6 +117,7 @@ _HOMES = {
     "resilience": ("Resilience",),
     "sse": ("sse",),
     "state": ("MemoryStore",),
+    "target": ("Target",),
     "taxonomy": ("classify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gip_resilience._bodies import INFLATED_LIMIT, Text, breaks_off, inflated, is_html, is_json, streams_json
+from gip_resilience.hints import used_up
 from gip_resilience.recovery import Origin
 from gip_resilience.streams import is_event_stream
 from gip_resilience.target import CREDENTIAL_HEADERS, MODEL_HEADER, clean_name
@@ -16,7 +17,9 @@ from gip_resilience.taxonomy import classify, transport_fact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from gip_resilience.above import Layer
     from gip_resilience.config import Config
+    from gip_resilience.engine import Call
     from gip_resilience.recovery import Onward
     from gip_resilience.taxonomy import Fact
 
@@ -39,20 +42,34 @@ _NOTED = CREDENTIAL_HEADERS | {
 
 
 class Noted:
-    """What a request's headers say about it, found in one pass.
+    """What is known of a request before it is sent: what its headers say, found in one pass, and who is above it.
+
+    Args:
+        raw: its headers.
+        layer: the call it begins, as the layers beneath see it.
 
     Attributes:
         credential: the value that authenticates it, if any. Not kept beyond the call's beginning.
         content_type: of its body.
         expects_json: whether its sender can do nothing with a web page.
+        layer: see above.
         model: named by a header.
         retry_count: how often an SDK above has retried it; ``None`` without such an SDK.
         upgrade: whether it asks for another protocol, and is not for us.
     """
 
-    __slots__ = ("content_type", "credential", "expects_json", "model", "retry_count", "upgrade")
+    __slots__ = (
+        "content_type",
+        "credential",
+        "expects_json",
+        "layer",
+        "model",
+        "retry_count",
+        "upgrade",
+    )
 
-    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]], layer: Layer) -> None:
+        self.layer = layer
         self.credential = b""
         self.content_type = ""
         self.expects_json = False
@@ -78,14 +95,30 @@ class Noted:
                 self.model = clean_name(value.decode("latin-1"))
 
     @property
+    def passes(self) -> bool:
+        """Whether it is not for us: another protocol's, or looked after by the same brain above."""
+        return self.upgrade or (self.layer.above is not None and self.layer.doubled)
+
+    @property
+    def nested(self) -> bool:
+        """Whether it is an attempt of another layer of ours, which decides what becomes of the answer."""
+        return self.layer.above is not None
+
+    @property
     def sdk(self) -> bool:
-        """Whether an SDK above retries by itself, and heeds ``x-should-retry``."""
-        return self.retry_count is not None
+        """Whether an SDK or a loop above retries by itself, and heeds ``x-should-retry``."""
+        return self.retry_count is not None or self.layer.loop is not None
 
     @property
     def single(self) -> bool:
-        """Whether that SDK is retrying already: then one attempt is this call's share."""
+        """Whether somebody above is retrying already: then one attempt is this call's share."""
+        if self.layer.loop or self.layer.above is not None:
+            return True
         return self.retry_count is not None and self.retry_count != b"0"
+
+    def forbids(self, call: Call) -> bool:
+        """Whether who is above is told not to try again; a layer of ours decides that for itself."""
+        return call.sdk and call.outcome != "success" and not self.nested
 
 
 @lru_cache(maxsize=128)
@@ -104,9 +137,10 @@ class Told:
         sized: whether anything says where the body ends, other than the end of the connection.
         location: another place the answer can be had from.
         resumable: whether the server says that it takes up a stream by ``Last-Event-ID``.
+        spent: whether a quota may be used up: then it is worth to read what the headers say of quotas.
     """
 
-    __slots__ = ("content_type", "encoding", "length", "location", "resumable", "sized")
+    __slots__ = ("content_type", "encoding", "length", "location", "resumable", "sized", "spent")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         self.content_type = ""
@@ -115,6 +149,7 @@ class Told:
         self.sized = False
         self.location = ""
         self.resumable = False
+        self.spent = False
         for name, value in pairs:
             name = name.lower()
             if name == b"content-type":
@@ -132,6 +167,10 @@ class Told:
                 self.location = value.decode("latin-1")
             elif name == RESUME:
                 self.resumable = value.strip().lower() == b"last-event-id"
+            elif name.endswith(b"ratelimit"):
+                self.spent = self.spent or b"=0" in value
+            elif b"remaining" in name:
+                self.spent = self.spent or value.strip() == b"0"
 
 
 class Question:
@@ -155,7 +194,7 @@ class Question:
         self.told = told
 
     def streams(self, config: Config, onward: Onward | None) -> bool:
-        """Whether the answer is an event stream that we look after.
+        """Whether the answer is an event stream that we look after. One layer does, the uppermost.
 
         Args:
             config: what is allowed.
@@ -167,6 +206,7 @@ class Question:
             (status == 200 if rest else 200 <= status < 300 and status != 204)
             and self._method != "HEAD"
             and config.stream.mode != "off"
+            and not self._noted.nested
             and is_event_stream(self.told.content_type)
         )
 
@@ -233,6 +273,18 @@ class Question:
             complete=whole,
             expect_json=self._noted.expects_json,
         )
+
+    def foresee(
+        self,
+        fact: Fact,
+        pairs: Callable[[], Iterable[tuple[str, str]]],
+        config: Config,
+        time: Callable[[], float],
+    ) -> Fact:
+        """A success, with how long the next request would be refused as its hint, where the headers tell."""
+        said = config.gate.exhausted
+        hint = None if said == "off" else used_up(pairs(), time(), refills=said == "certain")
+        return fact if hint is None else replace(fact, hint=hint)
 
     def _is_cut(self, body: Text) -> bool:
         """Whether a body that came to its end is only the beginning of what was meant.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -22,22 +23,25 @@ from gip_resilience._answers import Question, Told, success
 from gip_resilience._async_flow import AsyncFlow
 from gip_resilience._config_errors import ConfigError, show
 from gip_resilience._flow import Flow, message
-from gip_resilience._httpx_kit import breakage, explain
+from gip_resilience._httpx_deadlines import Deadline, hasten, shorter
+from gip_resilience._httpx_kit import breakage, explain, refusal_error
 from gip_resilience._httpx_reading import Reading
+from gip_resilience._httpx_requests import host_of, keyed, model_of, target_of
 from gip_resilience._httpx_streams import aclose_for_certain
 from gip_resilience._inflating import UnknownEncodingError, inflater
-from gip_resilience._multipart import model_in_fields, rewinds
+from gip_resilience._multipart import rewinds
 from gip_resilience._recording import AsyncRecorder, Recorder
-from gip_resilience._refusals import refusal_answer, refusal_message
+from gip_resilience._refusals import refusal_answer
 from gip_resilience._splice import Splice
 from gip_resilience.config import Overrides
 from gip_resilience.drive import sign, uncovered
 from gip_resilience.recovery import UNKNOWN, asked
-from gip_resilience.target import credential_digest, model_in_body, model_in_path
+from gip_resilience.target import credential_digest
 from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from gip_resilience._answers import Noted
     from gip_resilience._httpx_kit import Kit, Maker
@@ -59,6 +63,7 @@ EXTENSION = "gip_resilience"
 class BasePort:
     """What does not depend on colour: preparing attempts, judging answers, handing up."""
 
+    blocking = True
     __slots__ = (
         "_body",
         "_brain",
@@ -108,27 +113,17 @@ class BasePort:
         if overrides is not None and not isinstance(overrides, Overrides):
             raise ConfigError(f"extensions.{EXTENSION}", "a gip_resilience.Overrides", show(overrides))
         self.call: Call = brain.call(
-            _host(request.url),
+            host_of(request),
             credential_digest(noted.credential) if noted.credential else "",
-            self._model(),
+            model_of(request, noted, kit),
             sdk=noted.sdk,
             single=noted.single,
             overrides=overrides,
+            target=partial(target_of, request),
         )
         self._config: Config = self.call.config
         self.error_timeout = self._config.body.error_timeout
-        self.sent = request
-
-    def _model(self) -> str:
-        request, noted = self._request, self._noted
-        if noted.model:
-            return noted.model
-        stream = request.stream
-        if isinstance(stream, self._kit.byte_stream):
-            found = model_in_body(b"".join(stream), noted.content_type)  # type: ignore[arg-type]
-        else:
-            found = model_in_fields(stream)
-        return found or model_in_path(request.url.path)
+        self.sent = self._request = keyed(request, self._config, noted, kit)
 
     def _begin(self) -> None:
         if self.closed:
@@ -144,7 +139,7 @@ class BasePort:
             return request
         extensions = dict(request.extensions)
         if timeout is not None:
-            extensions["timeout"] = _within(extensions.get("timeout"), timeout)
+            hasten(extensions, timeout, self.call, self._inner if self.blocking else None)
         stream = request.stream if self._body is None else self._body
         if onward is None:
             method, url, headers = request.method, request.url, request.headers
@@ -154,6 +149,12 @@ class BasePort:
                 stream = self._kit.byte_stream(b"")
         self.sent = self._kit.request(method, url, headers=headers, stream=stream, extensions=extensions)
         return self.sent
+
+    def _cut(self) -> Fact:
+        """The deadline has ended the attempt."""
+        self.response = None
+        error = self._kit.read_timeout("the deadline of the call has passed")
+        return self._failed(error, transport_fact("read_timeout"))
 
     def explain(self, error: Exception) -> Fact | None:
         """The fact behind an error of the client; ``None`` lets the error pass."""
@@ -188,7 +189,17 @@ class BasePort:
                 fact = replace(stream_fact("not_a_stream"), status=response.status_code)
         if not fact.ok:
             self.call.replayable = self._replayable()
+        elif self._question is not None and self._question.told.spent:
+            pairs = response.headers.multi_items
+            fact = self._question.foresee(fact, pairs, self._config, self.clock.time)
         return fact
+
+    def _pass(self, response: Any, relay: Maker, begin: Callable[[Any], Any]) -> Fact:
+        """An answer of which nothing is read: its caller does, until the deadline."""
+        body = response.stream
+        if self._config.deadline is not None and not isinstance(body, self._kit.byte_stream):
+            response.stream = relay([], begin(body), body, None, Deadline.of(self.call, self._kit))
+        return self._conclude(response, success(response.status_code))
 
     # ---- event streams -----------------------------------------------------------------------------------
 
@@ -258,7 +269,9 @@ class BasePort:
         if reading.whole:
             response.stream = self._kit.byte_stream(raw)
         else:
-            response.stream = relay(reading.chunks, rest, response.stream, reading.cause)
+            response.stream = relay(
+                reading.chunks, rest, response.stream, reading.cause, Deadline.of(self.call, self._kit)
+            )
         fact = question.judge(
             response.headers.multi_items,
             raw,
@@ -279,7 +292,7 @@ class BasePort:
             # It is raised when the body is read to there, and most callers then never see the response.
             sign(self._cause, call)
             self._cause = None
-        if call.sdk and call.outcome != "success":
+        if self._noted.forbids(call):
             response.headers["x-should-retry"] = "false"
         return response
 
@@ -299,33 +312,13 @@ class BasePort:
         """Answer, or raise, in our own words."""
         if refusal.respond:
             status, headers, body = refusal_answer(refusal)
-            return self._kit.response(
-                status,
-                headers=headers,
-                stream=self._kit.byte_stream(body),
-                extensions={EXTENSION: call},
-            )
-        error = self._kit.refusals[refusal.kind](refusal_message(refusal))
-        error.report = call.report()
-        error.retry_after = refusal.retry_after
+            stream = self._kit.byte_stream(body)
+            return self._kit.response(status, headers=headers, stream=stream, extensions={EXTENSION: call})
+        error = refusal_error(refusal, call, self._kit)
         try:
             raise error from self.failure
         finally:
             del error  # or error, traceback, frame and error form a cycle
-
-
-def _host(url: Any) -> str:
-    netloc: bytes = url.netloc
-    return netloc.decode("latin-1").lower()
-
-
-def _within(timeouts: Any, left: float) -> dict[str, float]:
-    """The timeouts of an attempt that must end in *left* seconds."""
-    given = timeouts if isinstance(timeouts, dict) else {}
-    return {
-        phase: left if given.get(phase) is None else min(given[phase], left)
-        for phase in ("connect", "read", "write", "pool")
-    }
 
 
 class SyncPort(BasePort):
@@ -345,7 +338,8 @@ class SyncPort(BasePort):
         """Send once and read what must be read."""
         self._begin()
         try:
-            response = self._inner.handle_request(self._outgoing(timeout))
+            with self._noted.layer:
+                response = self._inner.handle_request(self._outgoing(timeout))
         except Exception as error:
             fact = self.explain(error)
             if fact is None:
@@ -365,7 +359,7 @@ class SyncPort(BasePort):
             return self._begin_stream(response)
         limit = question.wants(self._config)
         if not limit:
-            return self._conclude(response, success(response.status_code))
+            return self._pass(response, self._kit.sync_relay, iter)
         reading = Reading(self, response, limit)
         rest: Any = None
         try:
@@ -379,6 +373,9 @@ class SyncPort(BasePort):
                 raise
         if reading.whole:
             response.stream.close()
+        elif reading.cut():
+            response.stream.close()
+            return self._cut()
         return self._digest(question, response, reading, rest, self._kit.sync_relay)
 
     def _begin_stream(self, response: Any) -> Fact:
@@ -386,8 +383,7 @@ class SyncPort(BasePort):
         given = self.sent.extensions.get("timeout")
         if idle is not None and isinstance(given, dict):
             # Of a copy of our own; both packages read it when the body is first asked for.
-            read = given.get("read")
-            self.sent.extensions["timeout"] = {**given, "read": idle if read is None else min(read, idle)}
+            self.sent.extensions["timeout"] = shorter(given, idle)
         relay = self._kit.sync_relay([], iter(response.stream), response.stream, None)
         return self._stream(response, relay)
 
@@ -413,6 +409,7 @@ _UNLIMITED = cast("anyio.CancelScope", nullcontext())
 class AsyncPort(BasePort):
     """One call of an awaiting client. See `gip_resilience.drive.AsyncPort`."""
 
+    blocking = False
     __slots__ = ()
 
     def __init__(self, kit: Kit, brain: Resilience, inner: Any, request: Any, noted: Noted) -> None:
@@ -428,7 +425,8 @@ class AsyncPort(BasePort):
         with _UNLIMITED if timeout is None else anyio.move_on_after(timeout):
             self._begin()
             try:
-                response = await self._inner.handle_async_request(self._outgoing(timeout))
+                with self._noted.layer:
+                    response = await self._inner.handle_async_request(self._outgoing(timeout))
             except Exception as error:
                 fact = self.explain(error)
                 if fact is None:
@@ -441,9 +439,7 @@ class AsyncPort(BasePort):
                 uncovered(error)
                 await aclose_for_certain(response.stream)
                 raise
-        self.response = None
-        self.failure = self._kit.read_timeout("the deadline of the call has passed")
-        return transport_fact("read_timeout")
+        return self._cut()
 
     async def _read(self, response: Any) -> Fact:
         question = self._ask(response)
@@ -451,7 +447,7 @@ class AsyncPort(BasePort):
             return self._begin_stream(response)
         limit = question.wants(self._config)
         if not limit:
-            return self._conclude(response, success(response.status_code))
+            return self._pass(response, self._kit.async_relay, aiter)
         reading = Reading(self, response, limit)
         rest: Any = None
         try:
@@ -465,6 +461,9 @@ class AsyncPort(BasePort):
                 raise
         if reading.whole:
             await aclose_for_certain(response.stream)
+        elif reading.cut():
+            await self._kit.async_relay([], rest, response.stream, None).aclose()
+            return self._cut()
         return self._digest(question, response, reading, rest, self._kit.async_relay)
 
     def _begin_stream(self, response: Any) -> Fact:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gip_resilience._refusals import refusal_message
 from gip_resilience.errors import ResilienceError
 from gip_resilience.taxonomy import transport_fact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gip_resilience.effects import Refuse
+    from gip_resilience.engine import Call
     from gip_resilience.errors import StreamInterruptedError
     from gip_resilience.taxonomy import Fact
 
@@ -68,6 +71,15 @@ KINDS: Mapping[str, str] = {
     "LocalProtocolError": "invalid_request_local",
 }
 """The packages' error classes, by name: the names are the same in both."""
+
+
+def refusal_error(refusal: Refuse, call: Call, kit: Kit) -> ResilienceError:
+    """A refusal in the package's own words."""
+    error = kit.refusals[refusal.kind](refusal_message(refusal))
+    error.report = call.report()
+    error.retry_after = refusal.retry_after
+    return error
+
 
 _CAUSES = 6
 """How many errors deep a reason is looked for: client, httpcore, anyio or trio, ssl, and some to spare."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gip_resilience._httpx_deadlines import shorter
 from gip_resilience.drive import untraced
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gip_resilience.clock import Clock
+    from gip_resilience.engine import Call
     from gip_resilience.taxonomy import Fact
 
 
@@ -19,11 +21,13 @@ class Owner(Protocol):
     """Whose body is read: a port.
 
     Attributes:
+        call: how long it may take in all.
         clock: tells how long it takes.
         error_timeout: seconds that an error's body may take.
         sent: the request.
     """
 
+    call: Call
     clock: Clock
     error_timeout: float
     sent: Any
@@ -55,7 +59,7 @@ class Reading:
             return False
         self.chunks.append(chunk)
         self._size += len(chunk)
-        if self._size >= self._limit:
+        if self._size >= self._limit or self._port.call.overdue():
             return False
         return not self._failing or self._port.clock.monotonic() < self._give_up
 
@@ -67,6 +71,12 @@ class Reading:
         # It is raised anew when the caller reads that far; the way it came to us is of no use to anybody.
         self.cause = untraced(error)
         return True
+
+    def cut(self) -> bool:
+        """Whether the deadline of the call has ended it."""
+        if self.whole or not self._port.call.overdue():
+            return False
+        return self.broken is None or self.broken.code == "read_timeout"
 
     def impatience(self) -> AbstractContextManager[None]:
         """Read an error body with a short timeout of its own; a stalled one must not hold up the decision.
@@ -85,8 +95,7 @@ def _shorter_reads(extensions: dict[str, Any], seconds: float) -> Iterator[None]
     if not isinstance(given, dict):
         yield
         return
-    read = given.get("read")
-    extensions["timeout"] = {**given, "read": seconds if read is None else min(read, seconds)}
+    extensions["timeout"] = shorter(given, seconds)
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gip_resilience._async_flow import AsyncFlow
     from gip_resilience._flow import Flow
+    from gip_resilience._httpx_deadlines import Deadline
 
 _LEFT_OVER = 64
 """Pieces of a body that may be there without waiting for the network: more than any client's buffer holds."""
@@ -37,15 +38,29 @@ class AsyncStream(Protocol):
 
 
 class SyncRelay:
-    """A response body that was begun: first what was read of it, then the rest, or the error that ended it."""
+    """A response body that was begun: first what was read of it, then the rest, or the error that ended it.
+
+    Args:
+        chunks: what was read.
+        rest: what was not.
+        inner: the body as the client gave it.
+        cause: the error that ended it.
+        deadline: until when the rest may be read, if there is a limit.
+    """
 
     def __init__(
-        self, chunks: list[bytes], rest: Iterator[bytes] | None, inner: SyncStream, cause: Exception | None
+        self,
+        chunks: list[bytes],
+        rest: Iterator[bytes] | None,
+        inner: SyncStream,
+        cause: Exception | None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._chunks = deque(chunks)
         self._rest = rest
         self._inner = inner
         self._cause = cause
+        self._deadline = deadline
 
     def __iter__(self) -> Self:
         return self
@@ -58,7 +73,7 @@ class SyncRelay:
         if self._rest is None:
             raise StopIteration
         try:
-            return next(self._rest)
+            return next(self._rest) if self._deadline is None else self._deadline.pull(self._rest)
         except StopIteration:
             raise
         except BaseException:
@@ -80,11 +95,13 @@ class AsyncRelay:
         rest: AsyncIterator[bytes] | None,
         inner: AsyncStream,
         cause: Exception | None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._chunks = deque(chunks)
         self._rest = rest
         self._inner = inner
         self._cause = cause
+        self._deadline = deadline
 
     def __aiter__(self) -> Self:
         return self
@@ -97,6 +114,8 @@ class AsyncRelay:
         if self._rest is None:
             raise StopAsyncIteration
         try:
+            if self._deadline is not None:
+                return await self._deadline.apull(self._rest)
             return await anext(self._rest)
         except StopAsyncIteration:
             raise

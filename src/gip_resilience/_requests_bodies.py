@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from requests import Response
 
+    from gip_resilience.engine import Call
     from gip_resilience.taxonomy import Fact
 
 CHUNK = 65536
@@ -30,9 +31,12 @@ CHUNK = 65536
 class Reading:
     """A body read under the retry: what came of it, and what ended it."""
 
-    __slots__ = ("_give_up", "_monotonic", "_raw", "_response", "broken", "cause", "chunks", "whole")
+    __slots__ = ("_call", "_give_up", "_monotonic", "_raw", "_response", "broken", "cause", "chunks", "whole")
 
-    def __init__(self, monotonic: Callable[[], float], response: Response, error_timeout: float) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float], response: Response, error_timeout: float, call: Call
+    ) -> None:
+        self._call = call
         self._monotonic = monotonic
         self._response = response
         self._raw = response.raw
@@ -46,10 +50,11 @@ class Reading:
         self.cause: Exception | None = None
 
     def read(self, limit: int) -> None:
-        """Read until the end, the limit, an error, or (an error body) until it takes too long."""
+        """Read until the end, the limit, an error, the deadline, or (an error body) until it takes too long."""
         size = 0
+        timed = self._call.config.deadline is not None
         try:
-            while size < limit:
+            while size < limit and not (timed and self._hurry()):
                 chunk = read_some(self._raw, min(CHUNK, limit - size))
                 if not chunk:
                     self.whole = True
@@ -69,6 +74,20 @@ class Reading:
             if callable(release):
                 release()
 
+    def _hurry(self) -> bool:
+        """Whether the deadline has passed; if it has not, the next read ends before it does."""
+        left = self._call.timeout()
+        if left is None or self._call.overdue():
+            return True
+        shorten_timeout(self._raw, left)
+        return False
+
+    def cut(self) -> bool:
+        """Whether the deadline of the call has ended it."""
+        if self.whole or not self._call.overdue():
+            return False
+        return self.broken is None or self.broken.code == "read_timeout"
+
 
 def read_some(raw: Any, amount: int) -> bytes:
     """What is there of a raw body, still encoded; an empty result is its end."""
@@ -79,9 +98,10 @@ def read_some(raw: Any, amount: int) -> bytes:
 
 
 def shorten_timeout(raw: Any, seconds: float) -> None:
-    """Give an error body a short read timeout; a stalled one must not hold up the decision.
+    """Let a read take no longer than *seconds*.
 
-    The socket belongs to this answer until its end, and urllib3 sets the timeout anew for every request.
+    For an error body, since a stalled one must not hold up the decision; and before a deadline. The socket belongs
+    to this answer until its end, and urllib3 sets the timeout anew for every request.
     """
     sock = getattr(getattr(raw, "connection", None), "sock", None)
     if sock is None:

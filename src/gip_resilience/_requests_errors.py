@@ -17,12 +17,17 @@ from urllib3.exceptions import (
 )
 
 from gip_resilience import errors
+from gip_resilience._refusals import refusal_message
 from gip_resilience.errors import ResilienceError
 from gip_resilience.taxonomy import transport_fact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from requests import PreparedRequest
+
+    from gip_resilience.effects import Refuse
+    from gip_resilience.engine import Call
     from gip_resilience.taxonomy import Fact
 
 _NEVER_CONNECTED = (ConnectTimeoutError, NewConnectionError, NameResolutionError)
@@ -74,6 +79,19 @@ REFUSALS: Mapping[str, type[ResilienceError]] = {
     "rate_limited": RateLimitedError,
     "deadline": DeadlineExceededError,
 }
+
+
+def refusal_error(refusal: Refuse, call: Call, request: PreparedRequest) -> ResilienceError:
+    """A refusal in requests' own words."""
+    error = REFUSALS[refusal.kind](refusal_message(refusal), request=request)  # type: ignore[call-arg]
+    error.report = call.report()
+    error.retry_after = refusal.retry_after
+    return error
+
+
+def read_timeout(request: PreparedRequest) -> Exception:
+    """What an attempt ends with that the deadline has cut."""
+    return exceptions.ReadTimeout("the deadline of the call has passed", request=request)
 
 
 def explain(error: Exception) -> Fact | None:

@@ -14,14 +14,22 @@ from gip_resilience._answers import Question, Told, success
 from gip_resilience._flow import Flow, message
 from gip_resilience._inflating import UnknownEncodingError, inflater
 from gip_resilience._recording import Recorder, pieces
-from gip_resilience._refusals import refusal_answer, refusal_message
+from gip_resilience._refusals import refusal_answer
 from gip_resilience._requests_bodies import CHUNK, Reading, Rest, put_back, read_some, shorten_timeout
-from gip_resilience._requests_errors import INTERRUPTIONS, REFUSALS, StreamInterruptedError, breakage, explain
+from gip_resilience._requests_deadlines import bounded, send_in_time
+from gip_resilience._requests_errors import (
+    INTERRUPTIONS,
+    StreamInterruptedError,
+    breakage,
+    explain,
+    read_timeout,
+    refusal_error,
+)
 from gip_resilience._requests_streams import streamed
 from gip_resilience._splice import Splice
 from gip_resilience.drive import sign, uncovered
 from gip_resilience.recovery import UNKNOWN, asked
-from gip_resilience.target import credential_digest, model_in_body, model_in_path
+from gip_resilience.target import credential_digest, look_at, model_in_body, model_in_path
 from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
@@ -121,19 +129,25 @@ class Port:
         self.failure: Exception | None = None
         url = urlsplit(request.url if isinstance(request.url, str) else "")
         self._path = url.path
+        host = url.netloc.rpartition("@")[2].lower()
         body: Any = request.body
         model = noted.model
         if not model and isinstance(body, (str, bytes)):
             model = model_in_body(body.encode() if isinstance(body, str) else body, noted.content_type)
         self.call = brain.call(
-            url.netloc.rpartition("@")[2].lower(),
+            host,
             credential_digest(noted.credential) if noted.credential else "",
             model or model_in_path(url.path),
             sdk=noted.sdk,
             single=noted.single,
+            target=lambda named: look_at(
+                request.method or "GET", url.geturl(), host, named, raw_headers(request)
+            ),
         )
         if body is not None and not isinstance(body, (str, bytes)):
             self._prepare_body(body)
+        if self.call.config.idempotency_header is not None:
+            self._add_key(self.call.config.idempotency_header)
 
     def _prepare_body(self, body: Any) -> None:
         """Decide before the first attempt how the body is sent a second time: rewound, or recorded."""
@@ -147,6 +161,12 @@ class Port:
         clone.body = recorder  # type: ignore[assignment]  # an iterable, which is what is sent in chunks
         self._clone = clone
 
+    def _add_key(self, name: str) -> None:
+        key = self._noted.layer.key_for(name, raw_headers(self._request))
+        if key:
+            self._clone = self._request.copy() if self._clone is None else self._clone
+            self._clone.headers[name] = key
+
     def attempt(self, timeout: float | None) -> Fact:
         """Send once and read what must be read."""
         if self.closed:
@@ -158,11 +178,13 @@ class Port:
         if self._position is not None and self._sends > 1:
             self._request.body.seek(self._position)  # type: ignore[union-attr]  # a file, as was found before
         try:
-            response = self._send(
-                self._outgoing(),
-                timeout=self._timeout if timeout is None else _within(self._timeout, timeout),
-                **self._options,
-            )
+            if timeout is None:
+                with self._noted.layer:
+                    response = self._send(self._outgoing(), timeout=self._timeout, **self._options)
+            else:
+                options = {**self._options, "timeout": _within(self._timeout, timeout)}
+                with self._noted.layer:
+                    response = send_in_time(self.call, self._send, self._outgoing(), options)
         except Exception as error:
             fact = self._explain(error)
             if fact is None:
@@ -224,15 +246,23 @@ class Port:
         limit = question.wants(config)
         headless = _must_have_body(response, told)
         if not limit and not headless:
+            if config.deadline is not None:
+                bounded(response.raw, self.call, self._request)
             return self._conclude(_silent(response.status_code))
-        reading = Reading(self._brain.clock.monotonic, response, config.body.error_timeout)
+        reading = Reading(self._brain.clock.monotonic, response, config.body.error_timeout, self.call)
         reading.read(limit or 1)
+        if reading.cut():
+            response.close()
+            self.response = None
+            return self._failed(read_timeout(self._request), transport_fact("read_timeout"))
         self._cause = reading.cause
         raw = b"".join(reading.chunks)
         if headless and reading.whole and not raw:
             return self._conclude(transport_fact("connection_lost"))
         self._rest = Rest(reading.chunks, response.raw, reading.cause, whole=reading.whole)
         response.raw = put_back(response.raw, self._rest)
+        if config.deadline is not None and not reading.whole and reading.cause is None:
+            bounded(response.raw, self.call, self._request)
         fact = question.judge(
             response.raw.headers.items,
             raw,
@@ -251,6 +281,9 @@ class Port:
                 fact = replace(stream_fact("not_a_stream"), status=self.response.status_code)
         if not fact.ok:
             self.call.replayable = self._replayable()
+        elif self._question is not None and self._question.told.spent and self.response is not None:
+            pairs, time = self.response.headers.items, self._brain.clock.time
+            fact = self._question.foresee(fact, pairs, self.call.config, time)
         return fact
 
     # ---- event streams: see `gip_resilience._flow.Flow` --------------------------------------------------
@@ -359,16 +392,14 @@ class Port:
             # It is raised when the body is read to there, and most callers then never see the response.
             sign(self._cause, call)
             self._cause = None
-        if call.sdk and call.outcome != "success":
+        if self._noted.forbids(call):
             response.headers["x-should-retry"] = "false"
         return response
 
     def refuse(self, refusal: Refuse, call: Call) -> Response:
         """Answer, or raise, in our own words."""
         if not refusal.respond:
-            error = REFUSALS[refusal.kind](refusal_message(refusal), request=self._request)  # type: ignore[call-arg]
-            error.report = call.report()
-            error.retry_after = refusal.retry_after
+            error = refusal_error(refusal, call, self._request)
             try:
                 raise error from self.failure
             finally:

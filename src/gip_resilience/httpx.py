@@ -17,6 +17,7 @@ from gip_resilience._answers import Noted
 from gip_resilience._httpx_family import AsyncPort, SyncPort
 from gip_resilience._httpx_kit import Kit
 from gip_resilience._httpx_streams import AsyncMended, AsyncRelay, SyncMended, SyncRelay
+from gip_resilience.above import Layer
 from gip_resilience.drive import adrive, drive
 from gip_resilience.resilience import Resilience
 
@@ -154,8 +155,8 @@ class ResilientTransport(httpx.BaseTransport):
             ConfigError: the request's extension ``gip_resilience`` is not an `Overrides`.
             httpx.TransportError: the last attempt's own error.
         """
-        noted = Noted(request.headers.raw)
-        if noted.upgrade:
+        noted = Noted(request.headers.raw, Layer(self.resilience, request.method, request.url))
+        if noted.passes:
             return self.inner.handle_request(request)
         port = SyncPort(KIT, self.resilience, self.inner, request, noted)
         response: httpx.Response = drive(port.call, port, self.resilience.clock)
@@ -197,8 +198,8 @@ class AsyncResilientTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request*, as often as the policy of its failures says. See `ResilientTransport.handle_request`."""
-        noted = Noted(request.headers.raw)
-        if noted.upgrade:
+        noted = Noted(request.headers.raw, Layer(self.resilience, request.method, request.url))
+        if noted.passes:
             return await self.inner.handle_async_request(request)
         port = AsyncPort(KIT, self.resilience, self.inner, request, noted)
         response: httpx.Response = await adrive(port.call, port, self.resilience.clock)

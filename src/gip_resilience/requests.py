@@ -27,6 +27,7 @@ from gip_resilience._requests_errors import (
     StreamStalledError,
 )
 from gip_resilience._requests_port import Port, raw_headers
+from gip_resilience.above import Layer
 from gip_resilience.drive import drive
 from gip_resilience.resilience import Resilience
 
@@ -107,10 +108,10 @@ class ResilientAdapter(HTTPAdapter):
             DeadlineExceededError: the call's deadline has passed.
             requests.exceptions.RequestException: the last attempt's own error.
         """
-        noted = Noted(raw_headers(request))
+        noted = Noted(raw_headers(request), Layer(self.resilience, request.method or "GET", request.url))
         options = {"stream": stream, "verify": verify, "cert": cert, "proxies": proxies}
         send = super().send if self.inner is None else self.inner.send
-        if noted.upgrade:
+        if noted.passes:
             return send(request, timeout=timeout, **options)
         port = Port(self, self.resilience, send, request, noted, timeout, options)
         return drive(port.call, port, self.resilience.clock)

@@ -13,16 +13,18 @@ from gip_resilience.breaker import BreakerView, Control
 from gip_resilience.clock import SystemClock
 from gip_resilience.config import Config, Overrides
 from gip_resilience.engine import Call
-from gip_resilience.events import Announcer
+from gip_resilience.events import Announcer, CircuitChanged
 from gip_resilience.logs import LogObserver
 from gip_resilience.metrics import Metrics
 from gip_resilience.state import CircuitKey, MemoryStore, ScopeKey
+from gip_resilience.target import clean_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from gip_resilience.clock import Clock
     from gip_resilience.state import Store
+    from gip_resilience.target import Target
 
 _overrides: ContextVar[tuple[tuple[int, Overrides], ...]] = ContextVar("gip_resilience.overrides", default=())
 """What `Resilience.override` put in force around the running code, by the brain it was said to."""
@@ -37,12 +39,15 @@ class Resilience:
         observers: objects that want to be told what happens; see `gip_resilience.events`.
         clock: where time comes from and how to wait; the machine's clock by default.
         chance: random numbers in [0, 1) for jitter; `random.random` by default.
+        part: names the part of a model that a request is for, where several serve it (a deployment, a region):
+            each then has a circuit, a gate and a budget of its own. It is given a `Target` and returns a label;
+            an empty one means the model as a whole. What it raises comes out of the call.
 
     Raises:
-        TypeError: ``config`` is not a `Config`, or an observer observes nothing.
+        TypeError: ``config`` is not a `Config`, ``part`` cannot be called, or an observer observes nothing.
 
     Thread-safe and task-safe: one may serve threads, several asyncio loops and trio runs at once. It pickles
-    as its configuration: circuits, gates and counts belong to a process (and so do observers).
+    as its configuration and its ``part``: circuits, gates and counts belong to a process (and so do observers).
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Resilience:
         observers: Iterable[object] = (),
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
+        part: Callable[[Target], str] | None = None,
     ) -> None:
         if config is None:
             config = Config()
@@ -61,21 +67,25 @@ class Resilience:
                 f"config: expected a gip_resilience.Config, got {type(config).__name__}"
                 " (Config.from_dict and Config.load make one)"
             )
+        if part is not None and not callable(part):
+            raise TypeError(
+                f"part: expected a function of a gip_resilience.Target, got {type(part).__name__}"
+            )
         self.config = config
+        self._part = part
         self.clock: Clock = SystemClock() if clock is None else clock
         self.store: Store = MemoryStore(chance=chance) if store is None else store
         self.metrics = Metrics()
-        self.breakers = Breakers(self)
+        announcer = Announcer((LogObserver(), *observers))
+        self.breakers = Breakers(self, announcer)
         self.drains = Drains(self.clock.monotonic)
-        self._world = Surroundings(
-            self.store, self.clock.monotonic, chance, self.metrics, Announcer((LogObserver(), *observers))
-        )
+        self._world = Surroundings(self.store, self.clock.monotonic, chance, self.metrics, announcer)
 
     def __repr__(self) -> str:
         return f"Resilience({self.config!r}, store={self.store!r})"
 
-    def __reduce__(self) -> tuple[type[Resilience], tuple[Config]]:
-        return type(self), (self.config,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.config,), None if self._part is None else {"_part": self._part}
 
     @contextmanager
     def override(self, **changes: Any) -> Iterator[None]:
@@ -85,7 +95,7 @@ class Resilience:
         wins. Other threads are not affected (a context variable does not cross into a thread by itself).
 
         Args:
-            changes: ``deadline``, ``max_elapsed``, ``on_open`` and ``model`` as in `Overrides`; any other name is
+            changes: the fields of `Overrides` by name (``deadline``, ``on_open``, ``model``, …); any other name is
                 an error code or a policy class, its value a `Policy`.
 
         Raises:
@@ -108,6 +118,8 @@ class Resilience:
         sdk: bool = False,
         single: bool = False,
         overrides: Overrides | None = None,
+        part: str = "",
+        target: Callable[[str], Target] | None = None,
     ) -> Call:
         """Begin a call; for adapters.
 
@@ -118,6 +130,11 @@ class Resilience:
             sdk: whether an SDK above retries by itself and heeds ``x-should-retry``.
             single: whether that SDK is already retrying.
             overrides: for this request alone, over those of `override`.
+            part: the part of the model it is for, unless the key function says.
+            target: given the model's name, what the key function is shown; not called without such a function.
+
+        Raises:
+            TypeError: the key function returned something else than a string.
         """
         config = self.config
         active = _overrides.get()
@@ -129,18 +146,25 @@ class Resilience:
                 config = said.apply(config)
                 if isinstance(said.model, str):
                     model = said.model
-        return Call(self._world, config, ScopeKey(host, credential, model), sdk=sdk, single=single)
+        if self._part is not None and target is not None:
+            label = self._part(target(model))
+            if not isinstance(label, str):
+                raise TypeError(f"part: expected the function to return a str, got {type(label).__name__}")
+            part = clean_name(label)
+        return Call(self._world, config, ScopeKey(host, credential, model, part), sdk=sdk, single=single)
 
 
 class Breakers:
     """The circuits of a `Resilience`, to read and to overrule.
 
-    A circuit is named by its host and, for a model's own, the model. Iterating gives the names. All methods are
-    thread-safe.
+    A circuit is named by its host and, for a model's own, the model; where a key function tells parts of it apart
+    (``Resilience(part=...)``), the part comes third, and is part of the name: ``model@part``. Iterating gives the
+    names, pairs of host and model. All methods are thread-safe.
     """
 
-    def __init__(self, brain: Resilience) -> None:
+    def __init__(self, brain: Resilience, announcer: Announcer) -> None:
         self._brain = brain
+        self._announcer = announcer
 
     def __repr__(self) -> str:
         states = {" ".join(filter(None, key)): str(view.state) for key, view in self.all().items()}
@@ -157,36 +181,37 @@ class Breakers:
         return len(self.all())
 
     def __contains__(self, key: object) -> bool:
-        return key in self.all()
+        return isinstance(key, tuple) and len(key) in {2, 3} and CircuitKey(*key) in self.all()
 
-    def __getitem__(self, key: tuple[str, str]) -> BreakerView:
-        """The circuit ``breakers[host, model]``; ``model`` is empty for the host's own.
+    def __getitem__(self, key: tuple[str, str] | tuple[str, str, str]) -> BreakerView:
+        """The circuit ``breakers[host, model]`` or ``[host, model, part]``; ``model`` is empty for the host's own.
 
         Raises:
             KeyError: no call has needed that circuit yet.
         """
         return self.all()[CircuitKey(*key)]
 
-    def force_open(self, host: str, model: str = "") -> None:
+    def force_open(self, host: str, model: str = "", part: str = "") -> None:
         """Refuse every call until `auto` or `reset` is said."""
-        self._control(host, model, Control.FORCED_OPEN)
+        self._control(CircuitKey(host, model, part), Control.FORCED_OPEN)
 
-    def force_close(self, host: str, model: str = "") -> None:
+    def force_close(self, host: str, model: str = "", part: str = "") -> None:
         """Let every call through, and learn nothing from them, until `auto` or `reset` is said."""
-        self._control(host, model, Control.FORCED_CLOSED)
+        self._control(CircuitKey(host, model, part), Control.FORCED_CLOSED)
 
-    def metrics_only(self, host: str, model: str = "") -> None:
+    def metrics_only(self, host: str, model: str = "", part: str = "") -> None:
         """Go on deciding and counting, but let every call through: a shadow roll-out."""
-        self._control(host, model, Control.METRICS_ONLY)
+        self._control(CircuitKey(host, model, part), Control.METRICS_ONLY)
 
-    def auto(self, host: str, model: str = "") -> None:
+    def auto(self, host: str, model: str = "", part: str = "") -> None:
         """Take an operator's decision away: the circuit decides again."""
-        self._control(host, model, Control.AUTO)
+        self._control(CircuitKey(host, model, part), Control.AUTO)
 
-    def reset(self, host: str | None = None, model: str = "") -> None:
-        """Close a circuit, or all of them, and forget what was learned."""
-        key = None if host is None else CircuitKey(host, model)
-        self._brain.store.reset(key)
+    def reset(self, host: str | None = None, model: str = "", part: str = "") -> None:
+        """Close a circuit, or all of them, and forget what was learned. Observers are told of each that closes."""
+        key = None if host is None else CircuitKey(host, model, part)
+        for circuit, change in self._brain.store.reset(key):
+            self._announcer.tell(CircuitChanged(circuit, change))
 
-    def _control(self, host: str, model: str, control: Control) -> None:
-        self._brain.store.control(CircuitKey(host, model), control, self._brain.config)
+    def _control(self, key: CircuitKey, control: Control) -> None:
+        self._brain.store.control(key, control, self._brain.config)

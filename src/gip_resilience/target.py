@@ -10,9 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from urllib.parse import unquote
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 MODEL_HEADER = "x-gip-model"
 """Names the model of a request whose body does not. It is an ordinary header and goes upstream with the rest."""
@@ -22,6 +27,9 @@ MAX_NAME = 200
 
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
 """Headers that carry a key with the gateways we know."""
+
+_SECRET_HEADERS = CREDENTIAL_HEADERS | {b"cookie", b"proxy-authorization", b"x-amz-security-token"}
+"""Headers that nobody needs to see who only names a part of a model."""
 
 _SECRET = os.urandom(16)
 """Keys the digests of this process: one that leaks is of no use to guess the key behind it."""
@@ -90,6 +98,38 @@ def clean_name(name: str) -> str:
     if name.isprintable() and " " not in name:
         return name
     return "_".join("".join(c if c.isprintable() else " " for c in name).split())
+
+
+class Target(NamedTuple):
+    """What a key function is told of a request, to name the part of a model it is for.
+
+    Attributes:
+        method: HTTP method.
+        url: without user, password, query and fragment, which may hold secrets.
+        host: host and, unless it is the scheme's own, port.
+        model: the model's name; empty when the request does not say.
+        headers: by their names in lower case, those that carry credentials left out; read-only. The values of a
+            header that is repeated are joined with commas.
+    """
+
+    method: str
+    url: str
+    host: str
+    model: str
+    headers: Mapping[str, str]
+
+
+def look_at(method: str, url: str, host: str, model: str, headers: Iterable[tuple[bytes, bytes]]) -> Target:
+    """A request, as a key function may see it."""
+    shown: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.lower(), raw_value.decode("latin-1")
+        if name not in _SECRET_HEADERS:
+            key = name.decode("latin-1")
+            shown[key] = f"{shown[key]}, {value}" if key in shown else value
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return Target(method, bare, host, model, MappingProxyType(shown))
 
 
 def credential_digest(value: bytes) -> str:

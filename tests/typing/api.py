@@ -6,6 +6,7 @@ checkers complain when it is not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_type
 
@@ -74,6 +75,7 @@ def policies(path: Path, retry: Urllib3Retry) -> gr.Config:
         deadline=None,
         on_open="respond",
         dialect="gip",
+        idempotency_header="Idempotency-Key",
     )
     assert_type(config.replace(deadline=3.0), gr.Config)
     assert_type(config.overlaid({"deadline": 3}), gr.Config)
@@ -109,6 +111,28 @@ class Pager:
         assert_type(event.report, gr.CallReport)
 
 
+def by_region(target: gr.Target) -> str:
+    """A key function."""
+    assert_type(target.method, str)
+    assert_type(target.url, str)
+    assert_type(target.host, str)
+    assert_type(target.model, str)
+    assert_type(target.headers, Mapping[str, str])
+    target.headers["x-region"] = "east"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    return target.headers.get("x-region", "")
+
+
+def loops(client: httpx2.Client) -> httpx2.Response:
+    """A loop of one's own says that it retries."""
+    response = client.get("https://gip.invalid")
+    for attempt in range(3):
+        with gr.outer_retry(attempt) as nothing:
+            assert_type(nothing, None)
+            response = client.get("https://gip.invalid")
+    gr.outer_retry("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return response
+
+
 def brains(config: gr.Config) -> gr.Resilience:
     """A brain with everything given, its circuits and its counts."""
     clock: gr.Clock = FakeClock()
@@ -131,6 +155,15 @@ def brains(config: gr.Config) -> gr.Resilience:
     assert_type(snapshot.retries, int)
     assert_type(snapshot.as_dict(), dict[str, object])
     assert_type(snapshot.total("success"), int)
+    gr.Resilience(part=by_region)
+    assert_type(brain.breakers["gip.invalid", "azure/openai/gpt-5-mini"], BreakerView)
+    assert_type(brain.breakers["gip.invalid", "azure/openai/gpt-5-mini", "east"], BreakerView)
+    brain.breakers.force_open("gip.invalid", "azure/openai/gpt-5-mini", part="east")
+    brain.breakers.reset("gip.invalid", "azure/openai/gpt-5-mini", "east")
+    with brain.override(idempotency_header="Idempotency-Key"):
+        pass
+    gr.Overrides(idempotency_header=None)
+    gr.Resilience(part=lambda target: 1)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
     gr.Resilience(deadline=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     return brain
 

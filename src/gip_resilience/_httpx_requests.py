@@ -1,0 +1,50 @@
+"""What is read off a request of httpx and httpx2 as its call begins, and what is added to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gip_resilience._multipart import model_in_fields
+from gip_resilience.target import look_at, model_in_body, model_in_path
+
+if TYPE_CHECKING:
+    from gip_resilience._answers import Noted
+    from gip_resilience._httpx_kit import Kit
+    from gip_resilience.config import Config
+    from gip_resilience.target import Target
+
+
+def host_of(request: Any) -> str:
+    """Host and, unless it is the scheme's own, port."""
+    netloc: bytes = request.url.netloc
+    return netloc.decode("latin-1").lower()
+
+
+def model_of(request: Any, noted: Noted, kit: Kit) -> str:
+    """The model that the request names, in a header, its body or its path."""
+    if noted.model:
+        return noted.model
+    stream = request.stream
+    if isinstance(stream, kit.byte_stream):
+        found = model_in_body(b"".join(stream), noted.content_type)  # type: ignore[arg-type]
+    else:
+        found = model_in_fields(stream)
+    return found or model_in_path(request.url.path)
+
+
+def target_of(request: Any, model: str) -> Target:
+    """The request, as a key function may see it."""
+    return look_at(request.method, str(request.url), host_of(request), model, request.headers.raw)
+
+
+def keyed(request: Any, config: Config, noted: Noted, kit: Kit) -> Any:
+    """The request as it is sent: itself, or a copy with an idempotency key where one is wanted and it has none."""
+    name = config.idempotency_header
+    key = noted.layer.key_for(name, request.headers.raw) if name is not None else ""
+    if not key:
+        return request
+    headers = [*request.headers.raw, (str(name).encode("ascii"), key.encode("ascii"))]
+    extensions = request.extensions
+    return kit.request(
+        request.method, request.url, headers=headers, stream=request.stream, extensions=extensions
+    )
