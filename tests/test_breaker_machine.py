@@ -212,6 +212,36 @@ class BreakerMachine(RuleBasedStateMachine):
         """One of the calls under way ends."""
         self._answer(data.draw(st.integers(0, len(self.out) - 1)), verdict, slow, hint)
 
+    @precondition(lambda self: self.model.state is State.CLOSED)
+    @rule(slow=st.booleans())
+    def trip(self, slow: bool) -> None:
+        """One answer says it all."""
+        known = len(self.out)
+        self.call()
+        if len(self.out) > known:
+            self._answer(known, TRIP, slow, None)
+
+    @precondition(lambda self: self.model.state is State.OPEN)
+    @rule()
+    def probe(self) -> None:
+        """A caller comes as soon as it may."""
+        self.wait_as_told()
+        self.call()
+
+    @precondition(lambda self: self.model.state is State.HALF_OPEN)
+    @rule()
+    def hang(self) -> None:
+        """The probe under way does not come back for so long that another is sent."""
+        self.now += LEASE
+        self.call()
+
+    @precondition(lambda self: any(sent.epoch == self.model.epoch for _, sent in self.out))
+    @rule(data=st.data(), verdict=st.sampled_from(Verdict), slow=st.booleans())
+    def answer_in_time(self, data: st.DataObject, verdict: Verdict, slow: bool) -> None:
+        """One of the calls under way ends that were sent since the last change of state."""
+        current = [n for n, (_, sent) in enumerate(self.out) if sent.epoch == self.model.epoch]
+        self._answer(data.draw(st.sampled_from(current)), verdict, slow, None)
+
     @rule(verdicts=st.lists(st.sampled_from([SUCCESS, FAILURE]), max_size=6), slow=st.booleans())
     def calls(self, verdicts: list[Verdict], slow: bool) -> None:
         """Some calls come, one after the other, and end at once."""
@@ -228,15 +258,16 @@ class BreakerMachine(RuleBasedStateMachine):
         assert change == self.model.report(sent, verdict, slow, self.now, hint)
         self._reach(change)
 
-    @rule(control=st.sampled_from(Control))
+    @rule(control=st.sampled_from([Control.AUTO, *Control, Control.AUTO]))
     def override(self, control: Control) -> None:
-        """An operator overrules."""
+        """An operator overrules, or thinks better of it."""
         self.machine.override(control)
         self.model.control = control
 
+    @precondition(lambda self: self.model.control is not Control.AUTO)
     @rule()
-    def leave_it_alone(self) -> None:
-        """He thinks better of it."""
+    def think_better_of_it(self) -> None:
+        """He leaves it alone, most of the time: nothing much happens while he does not."""
         self.override(Control.AUTO)
 
     @rule()
@@ -276,7 +307,7 @@ def test_the_breaker_does_what_the_model_says() -> None:
 
     run_state_machine_as_test(
         type("Run", (BreakerMachine,), attributes),
-        settings=settings(deadline=None, derandomize=True, max_examples=200, stateful_step_count=50),
+        settings=settings(deadline=None, derandomize=True, max_examples=300, stateful_step_count=50),
     )
 
     assert reached == set(TRANSITIONS)

@@ -251,6 +251,7 @@ def test_every_setting_is_compared() -> None:
         max_elapsed=9,
         on_open="wait",
         dialect="gip",
+        idempotency_header="Idempotency-Key",
     )
 
     tops = [name.partition(".")[0] for name, _, _ in check.differences(changed)]

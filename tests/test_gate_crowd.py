@@ -231,7 +231,7 @@ COLOURS = ("blocking", "asyncio", "trio")
 ROLES = {"refused first": 0, "in the middle": 1, "last": 2}
 
 
-class Trio:
+class ThreeCallers:
     """Three callers, a second after each other, of a server that answers nobody for ten seconds.
 
     Args:
@@ -315,7 +315,7 @@ class Trio:
         self.times[number] = self.clock.monotonic() - START
 
 
-def assert_only_the_victim_is_gone(scene: Trio, victim: int, cancelled: bool) -> None:
+def assert_only_the_victim_is_gone(scene: ThreeCallers, victim: int, cancelled: bool) -> None:
     """The others go in order and in time, nothing is held, and who comes later passes."""
     ends = ["ok", "ok", "ok"]
     if cancelled:
@@ -342,7 +342,7 @@ def test_a_caller_that_is_interrupted_leaves_nothing(colour: str, role: str) -> 
     """
     victim = ROLES[role]
     for point in itertools.count(1):
-        scene = Trio(colour, victim, point)
+        scene = ThreeCallers(colour, victim, point)
         scene.run()
         assert_only_the_victim_is_gone(scene, victim, scene.trap.sprung)
         if not scene.trap.sprung:
@@ -370,7 +370,7 @@ def test_a_task_that_is_cancelled_while_it_waits_leaves_nothing(
     backend: str, role: str, when: float, cancelled: bool
 ) -> None:
     """In line before the opening, between it and its turn, and while its attempt is under way."""
-    scene = Trio(backend, ROLES[role], when=when)
+    scene = ThreeCallers(backend, ROLES[role], when=when)
 
     scene.run()
 

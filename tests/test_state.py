@@ -522,6 +522,22 @@ def test_a_call_that_was_refused_queues_for_its_next_attempt(mode: str) -> None:
     assert early.gate is None
 
 
+def test_a_turn_that_was_given_is_kept() -> None:
+    """The gate closed again and opened before it came: who asked meanwhile gets a new one, the other has its own."""
+    scene = Scene()
+    under_way = scene.admitted()
+    scene.run(limited(10.0))
+    first, second = scene.stand(), scene.stand(now=NOW + 1.0)
+    assert scene.ask(now=NOW + 10.0, place=second) == Held(3.75, 3.75, patient=True)
+    scene.tell(under_way, limited(3.0), now=NOW + 10.5)
+    assert scene.ask(now=NOW + 11.25, place=first) == Held(2.25, 2.25, patient=True)
+
+    assert scene.ask(now=NOW + 13.5, place=first) == Held(0.75, 0.75, patient=True)
+
+    assert isinstance(scene.ask(now=NOW + 13.75, place=second), Permit)
+    assert isinstance(scene.ask(now=NOW + 14.25, place=first), Permit)
+
+
 def test_a_place_may_be_left_at_any_time() -> None:
     """Before it is taken, in line, with a turn, and twice."""
     scene = Scene()
