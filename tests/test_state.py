@@ -295,22 +295,32 @@ def spend(scene: Scene, key: ScopeKey = KEY) -> int:
 
 
 def test_a_scope_spends_what_it_has_and_what_its_host_has() -> None:
-    """Whichever is less; another scope's own tokens are not touched, and another host is not concerned."""
+    """Whichever is less; a host has twice what one scope has, and another host is not concerned."""
     scene = Scene()
+    assert spend(scene, KEY) == 10
     for _ in range(6):
-        assert scene.store.withdraw(KEY, scene.config, 1.0, NOW)
+        assert scene.store.withdraw(OTHER_ACCOUNT, scene.config, 1.0, NOW)
 
     assert spend(scene, OTHER_MODEL) == 4
     assert scene.admitted(OTHER_MODEL).budget.tokens == 6.0
-    assert scene.admitted(KEY).budget.tokens == 4.0
+    assert scene.admitted(OTHER_ACCOUNT).budget.tokens == 4.0
     assert spend(scene, OTHER_HOST) == 10
+
+
+def test_one_dead_model_leaves_the_others_their_retries() -> None:
+    """All it can spend is half of what its host has."""
+    scene = Scene()
+    assert spend(scene, KEY) == 10
+
+    assert spend(scene, OTHER_MODEL) == 10
 
 
 @pytest.mark.parametrize("other", [KEY, OTHER_MODEL, OTHER_ACCOUNT], ids=["same", "model", "account"])
 def test_when_a_host_has_spent_everything_nobody_on_it_retries(other: ScopeKey) -> None:
     """Until calls succeed there; whose they are does not matter to the host, but it does to the scope."""
     scene = Scene()
-    assert spend(scene) == 10
+    third = ScopeKey(HOST, "credential", "a third model")
+    assert spend(scene, KEY) + spend(scene, third) == 20
     assert spend(scene, other) == 0
 
     scene.run(OK, 6, OTHER_MODEL)
@@ -386,30 +396,33 @@ SLUGGISH = Config(breaker=BreakerConfig(open_jitter=0.0, slow_call=2.0, min_call
 
 
 @pytest.mark.parametrize(
-    ("fact", "host", "model"),
+    ("fact", "model", "cause"),
     [
-        (OK, Cause.SLOW_CALLS, Cause.SLOW_CALLS),
-        (FAILED, Cause.SLOW_CALLS, Cause.FAILURE_RATIO),
-        (INVALID, Cause.SLOW_CALLS, None),
-        (limited(0.0), Cause.SLOW_CALLS, None),
-        (UNREACHABLE, Cause.FAILURE_RATIO, None),
+        (OK, MODEL, Cause.SLOW_CALLS),
+        (OK, "", Cause.SLOW_CALLS),
+        (FAILED, MODEL, Cause.FAILURE_RATIO),
+        (INVALID, MODEL, None),
+        (limited(0.0), MODEL, None),
+        (INVALID, "", Cause.SLOW_CALLS),
     ],
-    ids=["success", "failure", "400", "429", "unreachable"],
+    ids=["success", "success of nobody knows whom", "failure", "400", "429", "400 of nobody knows whom"],
 )
-def test_slow_answers_open_the_circuits(fact: Fact, host: Cause, model: Cause | None) -> None:
-    """Good ones too, those of the host and of the model; who has no evidence has none, however long it took."""
+def test_slow_answers_open_the_circuit(fact: Fact, model: str, cause: Cause | None) -> None:
+    """Good ones too: the model's, and the host's only where no model is known; who is no evidence is none."""
     scene = Scene(SLUGGISH)
+    key = ScopeKey(HOST, "credential", model)
     for _ in range(2):
-        assert scene.tell(scene.admitted(), fact, took=2.0).changes == ()
+        assert scene.tell(scene.admitted(key), fact, key, took=2.0).changes == ()
 
-    reported = scene.tell(scene.admitted(), fact, took=2.0)
+    reported = scene.tell(scene.admitted(key), fact, key, took=2.0)
 
-    causes = {CircuitKey(HOST): host, **({CircuitKey(HOST, MODEL): model} if model else {})}
-    assert dict(reported.changes) == {
-        circuit: Transition(State.CLOSED, State.OPEN, cause, 5.0) for circuit, cause in causes.items()
-    }
+    if cause is None:
+        assert reported.changes == ()
+        return
+    opened = Transition(State.CLOSED, State.OPEN, cause, 5.0)
+    assert reported.changes == ((CircuitKey(HOST, model), opened),)
     assert reported.open_for == 5.0
-    assert scene.ask() == Refused(CircuitKey(HOST), 5.0)
+    assert scene.ask(key) == Refused(CircuitKey(HOST, model), 5.0)
 
 
 @pytest.mark.parametrize(("config", "timed"), [(CONFIG, False), (SLUGGISH, True)], ids=["off", "set"])
@@ -477,9 +490,9 @@ def test_parts_share_their_host() -> None:
     scene = Scene()
     assert scene.admitted(EAST).host is scene.admitted(WEST).host
     assert scene.admitted(EAST).budget is not scene.admitted(WEST).budget
-    assert spend(scene, EAST) == 10
+    assert spend(scene, EAST) + spend(scene, WEST) == 20
 
-    assert spend(scene, WEST) == 0
+    assert spend(scene, KEY) == 0
 
 
 # ---- lines at a gate -------------------------------------------------------------------------------------

@@ -189,6 +189,7 @@ class Breaker:
         "_configured",
         "_consecutive",
         "_lease",
+        "_longest",
         "_open_time",
         "_passed",
         "_probe",
@@ -213,8 +214,8 @@ class Breaker:
         self._until = 0.0
         self._probe = REFUSED
         self._probe_until = 0.0
-        longest = config.open_time * (1.0 + config.open_jitter)
-        self._lease = longest if config.probe_lease is None else config.probe_lease
+        self._longest = config.open_time * (1.0 + config.open_jitter)
+        self._lease = self._longest if config.probe_lease is None else config.probe_lease
         self._open_time = config.open_time
         self._passed = 0
         self._consecutive = 0
@@ -332,6 +333,7 @@ class Breaker:
     def _open(self, cause: Cause, now: float, hint: float | None, chance: float) -> Transition:
         config = self._config
         open_for = self._open_time * (1.0 + config.open_jitter * (2.0 * chance - 1.0))
+        open_for = min(open_for, max(self._longest, config.max_open))
         if hint is not None:
             open_for = max(open_for, min(hint, config.max_open))
         change = Transition(self.state, self._move(cause), cause, open_for)

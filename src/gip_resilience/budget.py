@@ -4,8 +4,8 @@ A pure machine; ``now`` is an argument, nothing here waits or locks. Tokens are 
 back only with *successes*. Neither time nor new requests refill it: both were simulated, and both keep a
 retry storm alive that a budget exists to end.
 
-Every scope has tokens of its own, so that a dead model cannot spend what the others need, and a host has some for all
-its models together, so that a host that is down is not asked for as many retries as it has models.
+Every scope has tokens of its own, so that a dead model cannot spend what the others need, and a host has twice as
+many for all its models together, so that a host that is down is not asked for as many retries as it has models.
 
 The capacity follows the caller's own rate, because what an outage costs the server is the capacity times
 the number of processes over the calls they make: ten tokens are little for a process that makes twenty calls
@@ -32,15 +32,18 @@ class Budget:
         config: capacity and deposits; see `gip_resilience.config.BudgetConfig`.
         now: monotonic seconds; the rate is measured from here.
         parent: what several scopes share; every retry is paid for there too.
+        factor: how many times the capacity it has that one scope has.
     """
 
-    __slots__ = ("_calls", "_config", "_parent", "_since", "capacity", "tokens")
+    __slots__ = ("_calls", "_config", "_factor", "_parent", "_since", "capacity", "tokens")
 
-    def __init__(self, config: BudgetConfig, now: float, parent: Budget | None = None) -> None:
+    def __init__(
+        self, config: BudgetConfig, now: float, parent: Budget | None = None, *, factor: float = 1.0
+    ) -> None:
         self._config = config
         self._parent = parent
-        self.capacity = config.capacity
-        self.tokens = config.capacity
+        self._factor = factor
+        self.capacity = self.tokens = factor * config.capacity
         self._since = now
         self._calls = 0
 
@@ -55,7 +58,8 @@ class Budget:
     def _measure(self, now: float) -> None:
         config = self._config
         rate = self._calls / (now - self._since)
-        self.capacity = min(config.capacity, max(config.min_capacity, config.per_rate * rate))
+        capacity = min(config.capacity, max(config.min_capacity, config.per_rate * rate))
+        self.capacity = self._factor * capacity
         self.tokens = min(self.tokens, self.capacity)
         self._since = now
         self._calls = 0

@@ -58,8 +58,8 @@ BREAKER_GROWTH: Final = 1.0
 doubles from 5 s to 300 s, Linkerd from 1 s to 60 s."""
 
 BREAKER_MAX_OPEN: Final = 120.0
-"""Longest open time, whatever growth and the server's hints say: the longest wait anybody is asked to bear here
-(`MAX_HINT`)."""
+"""Longest open time, whatever growth, jitter and the server's hints make of it: the longest wait anybody is asked to
+bear here (`MAX_HINT`)."""
 
 BREAKER_SUCCESS_THRESHOLD: Final = 1
 """Probes that must succeed, one after the other, to close. One answer of a language model is seconds of good
@@ -119,6 +119,10 @@ process, 1,000 processes send 1.29 requests a call while one model of five hangs
 BUDGET_PER_RATE: Final = 5.0
 """Tokens of capacity per own call per second: five seconds' worth of everybody failing. Finagle keeps 10 s of
 deposits."""
+
+BUDGET_HOST_FACTOR: Final = 2.0
+"""How many times the tokens of one of its scopes a host has for all of them. One model that is down leaves half of
+them to the others; fifty that are down cost what two do. Nobody else has two levels."""
 
 BUDGET_RATE_WINDOW: Final = 10.0
 """Over which the caller's own rate is measured: the breaker's window, so that both see the same."""

@@ -31,6 +31,7 @@ from gip_resilience.breaker import (
     Transition,
 )
 from gip_resilience.budget import Budget
+from gip_resilience.defaults import BUDGET_HOST_FACTOR
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.taxonomy import Retry, Verdict
 
@@ -320,13 +321,15 @@ class MemoryStore:
             hint = fact.hint.seconds if fact.hint else None
             changes = []
             open_for = 0.0
-            for circuit, breaker, ticket, verdict in (
-                (CircuitKey(key.host), permit.host, permit.host_ticket, host),
-                (CircuitKey(key.host, key.model, key.part), permit.model, permit.model_ticket, model),
+            # A slow model is no slow host, unless nobody knows whose answer it was.
+            whose = took if permit.model is None else 0.0
+            for circuit, breaker, ticket, verdict, seconds in (
+                (CircuitKey(key.host), permit.host, permit.host_ticket, host, whose),
+                (CircuitKey(key.host, key.model, key.part), permit.model, permit.model_ticket, model, took),
             ):
                 if breaker is None or ticket == UNCOUNTED:
                     continue
-                change = breaker.report(ticket, verdict, now, hint=hint, chance=self._chance(), took=took)
+                change = breaker.report(ticket, verdict, now, hint=hint, chance=self._chance(), took=seconds)
                 if change:
                     changes.append((circuit, change))
                 open_for = max(open_for, breaker.retry_after(now))
@@ -378,7 +381,8 @@ class MemoryStore:
             gate = self._gates[gated] = Gate(config.gate)
         shared = self._budgets.get(key.host)
         if shared is None:
-            shared = self._budgets[key.host] = Budget(config.budget, now)
+            shared = Budget(config.budget, now, factor=BUDGET_HOST_FACTOR)
+            self._budgets[key.host] = shared
         line = self._lines[key] = _Line(host, model, gate, Budget(config.budget, now, shared))
         return line
 
