@@ -8,6 +8,7 @@ tenth of the calls.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -19,9 +20,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from overload import cli
+from overload.cli import with_tables
 from overload.measures import NEVER, measure, recovery
 from overload.policies import POLICIES
-from overload.runs import Job, document, run, simulate, summarise
+from overload.runs import Job, document, read, run, simulate, summarise
 from overload.scenarios import SCENARIOS
 from overload.simulation import Trace
 
@@ -83,7 +85,7 @@ LIMITED = ("ratelimit", "limited", 150)
         SILENCE_SENDS,
         ("silence", "fail50", 0.05),
         ("brownout10", "sends", 1.15),
-        ("brownout10", "opened", 0),
+        ("brownout10", "opened", 1),
         BROWNOUT_SENDS,
         ("pulse", "sends", 0.9),
         LIMITED,
@@ -102,7 +104,7 @@ def test_no_more_than(scenario: str, name: str, most: float, seed: int) -> None:
     [
         ("outage", "after", 0.88),
         ("silence", "after", 0.85),
-        ("brownout10", "success", 0.995),
+        ("brownout10", "success", 0.985),
         ("brownout30", "success", 0.72),
         ("pulse", "after", 0.85),
         ("ratelimit", "success", 0.999),
@@ -199,3 +201,60 @@ def test_medians() -> None:
     sends = sorted(run["figures"]["sends"] for run in runs)
     assert summary["figures"]["sends"] == [sum(sends) / 2, *sends]
     assert document([summary])["rows"][0]["figures"]["recovery"] == ["never"] * 3
+
+
+# ---- the record ------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[1] / "docs"
+RECORD = read(json.loads((DOCS / "overload.json").read_text(encoding="utf-8")))
+"""What the whole simulation gave when it was last run, over five seeds; ``docs/overload.md`` shows it."""
+
+
+def recorded(scenario: str, policy: str = "ours", clients: int = 200) -> dict[str, list[float] | None]:
+    """The figures of one row: median, least, greatest."""
+    (row,) = (
+        row
+        for row in RECORD
+        if (row["scenario"], row["policy"], row["clients"]) == (scenario, policy, clients)
+    )
+    assert row["seeds"] == [1, 2, 3, 4, 5]
+    return dict(row["figures"])
+
+
+@pytest.mark.parametrize(
+    ("scenario", "figure", "least", "most", "policy"),
+    [
+        ("outage", "sends", 0.0, 0.25, "ours"),
+        ("outage", "sends", 1.0, 1.1, "budget_only"),
+        ("outage", "recovery", 0.0, 8.0, "ours"),
+        ("silence", "sends", 0.0, 0.3, "ours"),
+        ("silence", "recovery", 0.0, 10.0, "ours"),
+        ("pulse", "after", 0.94, 2.0, "ours"),
+        ("ratelimit", "first_second", 0.0, 5.0, "ours"),
+        ("ratelimit", "limited", 0.0, 1100.0, "ours"),
+        ("brownout10", "success", 0.999, 1.0, "ours"),
+        ("brownout10", "sends", 1.0, 1.12, "ours"),
+        ("brownout30", "success", 0.82, 1.0, "ours"),
+        ("brownout30", "sends", 1.0, 1.2, "ours"),
+        ("brownout30_server", "success", 0.82, 1.0, "ours"),
+        ("brownout30_server", "sends", 1.0, 1.2, "ours"),
+        ("model_hangs", "others", 0.99, 1.0, "ours"),
+    ],
+)
+def test_what_is_promised_was_seen(
+    scenario: str, figure: str, least: float, most: float, policy: str
+) -> None:
+    """Medians of five seeds at 200 clients."""
+    values = recorded(scenario, policy)[figure]
+
+    assert values is not None
+    assert least <= values[0] <= most
+
+
+def test_the_page_shows_the_record() -> None:
+    """Every table on it is the one that the results make."""
+    page = (DOCS / "overload.md").read_text(encoding="utf-8")
+
+    assert with_tables(page, RECORD) == page
+    assert {f"<!-- {row['scenario']} -->" for row in RECORD} <= set(page.splitlines())
+    assert all((DOCS / path).is_file() for path in re.findall(r"!\[\]\(([^)]+)\)", page))

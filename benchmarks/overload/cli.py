@@ -16,7 +16,7 @@ from .scenarios import SCENARIOS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-EXTRA_POLICIES, EXTRA_CLIENTS = ("ours", "ours_shared"), (20, 1000)
+EXTRA_POLICIES, EXTRA_CLIENTS = ("ours",), (20, 1000)
 """Run too, unless something else is asked for: whether it matters over how many clients the same load is spread."""
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -82,14 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--svg", type=Path, help="write plots into this directory")
     parser.add_argument("--page", type=Path, help="put the tables into this page, between its marks")
-    parser.add_argument("--results", type=Path, help="run nothing: take the results of an earlier --json")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="run nothing: take those of an earlier --json, which has no seconds to plot",
+    )
     parser.add_argument("--why", action="store_true", help="say why circuits opened and calls were given up")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="FIELD=JSON", help="change the scenario: quota=true, load=200"
     )
     options = parser.parse_args(arguments)
-    if options.results and options.svg:
-        parser.error("--svg needs runs: a result file has no seconds")
     if options.results:
         summaries = read(json.loads(options.results.read_text()))
         for scenario in dict.fromkeys(row["scenario"] for row in summaries):

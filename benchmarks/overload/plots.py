@@ -21,12 +21,21 @@ GREY = "#808080"
 
 
 def draw(summaries: Iterable[dict[str, Any]], directory: Path) -> None:
-    """A plot of goodput per scenario, and one of sends per call."""
+    """A plot of goodput per scenario, where its seconds are known, and one of sends per call.
+
+    Of several fleet sizes, the one that comes first is drawn.
+    """
     by_scenario: dict[str, list[dict[str, Any]]] = {}
     for row in summaries:
-        by_scenario.setdefault(row["scenario"], []).append(row)
+        rows = by_scenario.setdefault(row["scenario"], [])
+        if not rows or rows[0]["clients"] == row["clients"]:
+            rows.append(row)
     for name, rows in by_scenario.items():
-        lines = {row["policy"]: row["series"]["goodput"] for row in rows if row["policy"] in LINES}
+        lines = {
+            row["policy"]: row["series"]["goodput"]
+            for row in rows
+            if row["policy"] in LINES and "series" in row
+        }
         if lines:
             load = rows[0]["series"]["arrivals"]
             (directory / f"goodput-{name}.svg").write_text(_goodput(name, lines, load))
