@@ -243,6 +243,16 @@ def test_a_quota_that_is_used_up_closes_the_gate_before_the_next_answer(
     assert machine.remaining(NOW) == left
 
 
+def test_a_success_that_used_up_the_quota_makes_guesses_small_again() -> None:
+    """It is a success all the same."""
+    machine = closed(None)
+
+    machine.exhaust(NOW + 10.0, 1.0, machine.generation)
+    machine.close(NOW + 20.0, None, machine.generation)
+
+    assert machine.remaining(NOW + 20.0) == 2.0
+
+
 def test_what_was_under_way_when_the_quota_was_used_up_is_late_to_the_news() -> None:
     """Its 429 is no news: the gate is closed already."""
     machine = gate()
@@ -397,6 +407,7 @@ class GateMachine(RuleBasedStateMachine):
     def exhausted(self, seconds: float) -> None:
         """A success says that its quota is used up."""
         self.machine.exhaust(self.now, seconds, self.generations[-1])
+        self.guess = 2.0
         if 0.0 < seconds <= 120.0:
             self._ends(seconds)
             self.claims.append(self.now + seconds)
@@ -486,7 +497,7 @@ class GateMachine(RuleBasedStateMachine):
         for waiters in rounds.values():
             in_order = sorted(waiters, key=lambda waiter: waiter.since)
             turns = [waiter.place.turn for waiter in in_order]
-            assert turns == sorted(turns)  # type: ignore[type-var]
+            assert turns == sorted(turns)  # type: ignore[type-var]  # none of them is None here
 
 
 GateMachine.TestCase.settings = settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from facts import FAILED, HOST, INVALID, LOST, MODEL, OK, UNAVAILABLE, UNREACHAB
 from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.config import BreakerConfig, Config, GateConfig
 from gip_resilience.gate import Gate, Held, Place
+from gip_resilience.hints import Hint
 from gip_resilience.state import MAX_KEYS, CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 
@@ -423,6 +425,16 @@ def test_slow_answers_open_the_circuit(fact: Fact, model: str, cause: Cause | No
     assert reported.changes == ((CircuitKey(HOST, model), opened),)
     assert reported.open_for == 5.0
     assert scene.ask(key) == Refused(CircuitKey(HOST, model), 5.0)
+
+
+def test_what_a_success_says_of_its_quota_is_not_how_long_a_circuit_stays_open() -> None:
+    """The quota is the gate's affair: a slow success that opens the circuit opens it for the usual time."""
+    scene = Scene(SLUGGISH)
+    spent = replace(OK, hint=Hint(60.0, "reset"))
+    for _ in range(2):
+        scene.tell(scene.admitted(), spent, took=2.0)
+
+    assert scene.tell(scene.admitted(), spent, took=2.0).open_for == 5.0
 
 
 @pytest.mark.parametrize(("config", "timed"), [(CONFIG, False), (SLUGGISH, True)], ids=["off", "set"])

@@ -191,10 +191,11 @@ class Gate:
         return news
 
     def exhaust(self, now: float, seconds: float, generation: int) -> None:
-        """An answer succeeded, and says that the next within *seconds* would be refused.
+        """A call succeeded, and its answer says that the next within *seconds* would be refused.
 
         More than ``max_wait`` is not believed: if it is true, the next answer will say so itself.
         """
+        self.passed(generation)
         config = self._config
         if config.exhausted != "off" and config.mode != "off" and 0.0 < seconds <= config.max_wait:
             self.close(now, seconds, generation)

@@ -1,8 +1,8 @@
 """Shared state: the questions a call asks about its scope, and the store that answers them.
 
 A store is asked four things: may this call go (`Store.acquire`), here is what became of it (`Store.report`),
-can a retry be afforded (`Store.withdraw`), and never mind (`Store.abandon`). The contract for every store,
-in memory or not:
+can a retry be afforded (`Store.withdraw`), and never mind (`Store.abandon`); and where a gate is closed, for a
+place in its line (`Store.queue`, `Store.leave`). The contract for every store, in memory or not:
 
 * it never raises and never waits: an answer about a remote state comes from a local copy;
 * no lock is held when a method returns, so none is ever held across a request or a pause;
@@ -318,7 +318,7 @@ class MemoryStore:
                     if permit.model is not None:
                         permit.model.report(permit.model_ticket, model, now)
                     return UNCHANGED
-            hint = fact.hint.seconds if fact.hint else None
+            hint = fact.hint.seconds if fact.hint and not fact.ok else None
             changes = []
             open_for = 0.0
             # A slow model is no slow host, unless nobody knows whose answer it was.
