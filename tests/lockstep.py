@@ -285,10 +285,10 @@ class Exchange:
 class AsyncExchange(Exchange):
     """The same, awaiting."""
 
-    async def attempt(self, timeout: float | None) -> Fact:  # type: ignore[override]
+    async def attempt(self, timeout: float | None) -> Fact:  # type: ignore[override]  # the other colour
         """See `AsyncPort.attempt`."""
         await self._clock.asleep(self._server.LATENCY)
         return self._heard()
 
-    async def release(self) -> None:  # type: ignore[override]
+    async def release(self) -> None:  # type: ignore[override]  # the other colour
         """See `AsyncPort.release`."""

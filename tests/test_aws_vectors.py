@@ -148,7 +148,7 @@ def config_of(name: str, jitter: str) -> Config:
         max_attempts=given.get("max_attempts", semantics["max_attempts"]),
         base_delay=0.05 if recent else 1.0,
         max_delay=given.get("max_backoff_time", 20.0),
-        jitter=jitter,  # type: ignore[arg-type]
+        jitter=jitter,  # type: ignore[arg-type]  # one of two words
         cost=semantics["retry_cost"],
     )
     timeout = Policy(cost=semantics["timeout_retry_cost"]) if not recent else Policy()

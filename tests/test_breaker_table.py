@@ -85,6 +85,7 @@ SETUPS: dict[str, Callable[[Scene], object]] = {
     "closed again": lambda scene: [scene.call(TRIP), scene.admit(6.0), scene.reset()],
 }
 
+# A lambda's default makes it a function of two to a type checker.
 EVENTS: list[Callable[[Scene], object]] = [
     lambda scene: scene.admit(),
     lambda scene: scene.admit(6.0),

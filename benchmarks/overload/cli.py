@@ -91,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="FIELD=JSON", help="change the scenario: quota=true, load=200"
     )
+    parser.add_argument(
+        "--config", default="", metavar="JSON", help='settings of ours: {"breaker": {"open_time": 2}}'
+    )
     options = parser.parse_args(arguments)
     if options.results:
         summaries = read(json.loads(options.results.read_text()))
@@ -113,7 +116,7 @@ def _run(options: argparse.Namespace) -> list[dict[str, Any]]:
     summaries = []
     for scenario in options.scenario:
         jobs = [
-            Job(scenario, policy, clients, seed, _changes(options.set))
+            Job(scenario, policy, clients, seed, _changes(options.set), config=options.config)
             for policy, clients in _who(options)
             for seed in range(1, options.seeds + 1)
         ]

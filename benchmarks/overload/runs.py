@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import platform
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gip_resilience
 
 from .measures import NEVER, measure
-from .policies import POLICIES
+from .policies import POLICIES, Shipped
 from .scenarios import SCENARIOS
 from .simulation import Clock, Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .policies import Rival, Shipped
+    from .policies import Rival
     from .scenarios import Scenario
     from .simulation import Trace
 
@@ -34,6 +35,8 @@ class Job(NamedTuple):
     seed: int
     changes: tuple[tuple[str, Any], ...] = ()
     scale: float = 1.0
+    config: str = ""
+    """JSON laid over the settings of a policy of ours."""
 
 
 def simulate(
@@ -55,7 +58,10 @@ def simulate(
 def run(job: Job) -> dict[str, Any]:
     """One run as plain values."""
     scenario = replace(SCENARIOS[job.scenario].scaled(job.scale), **dict(job.changes))
-    trace, tally = simulate(scenario, POLICIES[job.policy], job.clients, job.seed)
+    policy = POLICIES[job.policy]
+    if job.config and isinstance(policy, Shipped):
+        policy = replace(policy, settings={**policy.settings, **json.loads(job.config)})
+    trace, tally = simulate(scenario, policy, job.clients, job.seed)
     opened = tally.get("opened")
     figures = measure(scenario, trace)
     figures["opened"] = None if opened is None else float(sum(opened.values()))

@@ -26,6 +26,7 @@ def model_of(request: Any, noted: Noted, kit: Kit) -> str:
         return noted.model
     stream = request.stream
     if isinstance(stream, kit.byte_stream):
+        # Both colours at once, which is why a checker does not take it for an iterable of bytes.
         found = model_in_body(b"".join(stream), noted.content_type)  # type: ignore[arg-type]
     else:
         found = model_in_fields(stream)

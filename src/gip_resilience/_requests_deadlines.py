@@ -84,7 +84,7 @@ def _reach(adapter: Any, request: PreparedRequest, options: dict[str, Any]) -> N
 def _hand_out(pool: weakref.ref[Any], *args: Any, **options: Any) -> Any:
     found: Any = pool()
     kind: Any = type(found)
-    connection = kind._get_conn(found, *args, **options)  # noqa: SLF001
+    connection = kind._get_conn(found, *args, **options)  # noqa: SLF001 - what we stand in for
     if _current.call is not None and "response_class" not in vars(connection):
         answers = getattr(connection, "response_class", None)
         if answers is not None:
@@ -135,6 +135,7 @@ def bounded(raw: Any, call: Call, request: PreparedRequest) -> None:
     is left alone.
     """
     if isinstance(raw, HTTPResponse):
+        # An attribute of the class it is given in the next line.
         raw._deadline = Deadline(call, request)  # type: ignore[attr-defined]  # noqa: SLF001
         raw.__class__ = _in_time(type(raw))
 

@@ -83,6 +83,7 @@ REFUSALS: Mapping[str, type[ResilienceError]] = {
 
 def refusal_error(refusal: Refuse, call: Call, request: PreparedRequest) -> ResilienceError:
     """A refusal in requests' own words."""
+    # Each is an error of requests' too, and those take the request.
     error = REFUSALS[refusal.kind](refusal_message(refusal), request=request)  # type: ignore[call-arg]
     error.report = call.report()
     error.retry_after = refusal.retry_after

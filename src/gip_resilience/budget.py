@@ -1,7 +1,7 @@
 """The retry budget: how many retries a scope can afford.
 
 A pure machine; ``now`` is an argument, nothing here waits or locks. Tokens are spent by retries and come
-back only with *successes*. Neither time nor new requests refill it: both were simulated, and both keep a
+back only with *successes*. Neither time nor new requests refill it: both keep a
 retry storm alive that a budget exists to end.
 
 Every scope has tokens of its own, so that a dead model cannot spend what the others need, and a host has twice as
