@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from breakers import FAILURE, NEUTRAL, NOW, SUCCESS, TRIP, breaker, probing, run, tripped
-from gip_resilience.breaker import REFUSED, UNCOUNTED, Breaker, Control, State, Transition, Window
+from gip_resilience.breaker import REFUSED, SHADOWED, UNCOUNTED, Breaker, Control, State, Transition, Window
 from gip_resilience.config import BreakerConfig
 from gip_resilience.taxonomy import Verdict
 
@@ -281,11 +281,11 @@ def test_metrics_only_goes_through_the_motions() -> None:
     machine = breaker(mode="metrics_only")
 
     assert [change.after for change in run(machine, "fffff")] == [State.OPEN]
-    assert machine.admit(NOW + 1.0) == UNCOUNTED
+    assert machine.admit(NOW + 1.0) == SHADOWED
     assert machine.retry_after(NOW + 1.0) == 0.0
     probe = machine.admit(NOW + 5.0)
     assert machine.is_probe(probe)
-    assert machine.admit(NOW + 5.0) == UNCOUNTED
+    assert machine.admit(NOW + 5.0) == SHADOWED
     change = machine.report(probe, SUCCESS, NOW + 5.0)
     assert change is not None
     assert change.after is State.CLOSED
@@ -301,7 +301,7 @@ def test_reset_forgets_everything_and_everybody_under_way(state: str, verdict: V
     elif state != "half-open":
         machine.override(Control.FORCED_OPEN if state == "forced open" else Control.METRICS_ONLY)
 
-    machine.reset()
+    machine.reset(0.0)
 
     assert machine.report(ticket, verdict, NOW + 6.0) is None
     seen = machine.view(NOW + 6.0)
@@ -316,12 +316,12 @@ def test_a_shadow_breaker_stays_one(word: str) -> None:
     machine.override(Control.FORCED_OPEN)
 
     if word == "reset":
-        machine.reset()
+        machine.reset(0.0)
     else:
         machine.override(Control.AUTO)
     run(machine, "t")
 
-    assert machine.admit(NOW) == UNCOUNTED
+    assert machine.admit(NOW) == SHADOWED
 
 
 @pytest.mark.parametrize(

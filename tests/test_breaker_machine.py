@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from breakers import FAILURE, NEUTRAL, NOW, SLOW, SUCCESS, TRIP, breaker
-from gip_resilience.breaker import REFUSED, TRANSITIONS, UNCOUNTED, Cause, Control, State, Transition
+from gip_resilience.breaker import REFUSED, SHADOWED, TRANSITIONS, UNCOUNTED, Cause, Control, State, Transition
 from gip_resilience.taxonomy import Verdict
 
 WINDOW, BUCKETS = 10.0, 5
@@ -195,7 +195,7 @@ class BreakerMachine(RuleBasedStateMachine):
         assert (ticket == REFUSED) is (sent is None)
         if sent is None:
             return
-        assert (ticket == UNCOUNTED) is not sent.counted
+        assert (ticket in {UNCOUNTED, SHADOWED}) is not sent.counted
         assert self.machine.is_probe(ticket) is (sent is self.model.probe)
         self.out.append((ticket, sent))
         if self.machine.state is not before:
@@ -276,7 +276,7 @@ class BreakerMachine(RuleBasedStateMachine):
         closed = self.model.state is State.CLOSED
         expected = self.model.close(Cause.RESET)
         self.model.control = Control.AUTO
-        change = self.machine.reset()
+        change = self.machine.reset(self.now)
         assert change == (None if closed else expected)
         self._reach(change)
 

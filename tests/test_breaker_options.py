@@ -45,7 +45,7 @@ def test_every_probe_that_fails_lengthens_the_open_time(
     if end == "closed":
         machine.report(machine.admit(now), SUCCESS, now)
     else:
-        machine.reset()
+        machine.reset(0.0)
     (again,) = run(machine, "t", now)
     assert again.open_for == lengths[0]
 
@@ -139,7 +139,7 @@ def test_what_ends_half_open_starts_the_count_over(first: str, reset: bool) -> N
     machine = tripped(success_threshold=2)
     run(machine, first, NOW + 5.0)
     if reset:
-        machine.reset()
+        machine.reset(0.0)
         run(machine, "t", NOW + 5.0)
 
     assert run(machine, "s", NOW + 10.0) == []

@@ -54,7 +54,7 @@ class Scene:
     def reset(self) -> None:
         """An operator resets."""
         before = self.machine.state
-        self.note(before, self.machine.reset())
+        self.note(before, self.machine.reset(0.0))
 
     def override(self, control: Control) -> None:
         """An operator overrules; that changes no state."""
@@ -127,7 +127,7 @@ def test_what_happens_is_what_the_table_says(
     machine.state = state
     if (state, cause) not in TRANSITIONS:
         with pytest.raises(KeyError):
-            machine._move(cause)
+            machine._move(cause, 0.0)
 
 
 CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN

@@ -33,6 +33,14 @@ SWITCHES = {
 """What is chosen and not measured, so that no number stands behind it."""
 
 
+SHARED = {
+    "observe.max_hosts": "OBSERVE_MAX_NAMES",
+    "observe.max_models": "OBSERVE_MAX_NAMES",
+    "observe.max_codes": "OBSERVE_MAX_NAMES",
+}
+"""Settings that are given one number, for one reason."""
+
+
 def _settings(group: Settings, prefix: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for name in group.kinds:
@@ -92,8 +100,10 @@ USED = _used()
 
 @pytest.mark.parametrize("setting", sorted(SETTINGS.keys() - SWITCHES.keys()))
 def test_every_default_is_its_constant(setting: str) -> None:
-    """The constant is called like the setting, so that nobody has to search."""
-    assert SETTINGS[setting] == getattr(defaults, setting.replace(".", "_").upper())
+    """The constant is called like the setting, so that nobody has to search, unless several share it."""
+    constant = SHARED.get(setting, setting.replace(".", "_").upper())
+
+    assert SETTINGS[setting] == getattr(defaults, constant)
 
 
 @pytest.mark.parametrize("setting", sorted(SWITCHES))

@@ -27,12 +27,12 @@ from facts import (
     limited,
 )
 from gip_resilience._record import Surroundings
-from gip_resilience.breaker import Breaker, State, Transition
+from gip_resilience.breaker import Breaker, Cause, State, Transition
 from gip_resilience.budget import Budget
 from gip_resilience.config import BudgetConfig, Config, GateConfig
 from gip_resilience.effects import Deliver, Pause, Refuse, Send
 from gip_resilience.engine import Call, story
-from gip_resilience.events import Announcer
+from gip_resilience.events import Announcer, CircuitChanged
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.hints import Hint
 from gip_resilience.metrics import Metrics
@@ -137,9 +137,10 @@ class World:
         self.said.append("leave")
         place.gate = None
 
-    def exhausted(self, permit: Permit, seconds: float, now: float) -> None:
+    def exhausted(self, key: ScopeKey, permit: Permit, seconds: float, now: float) -> tuple[()]:
         """See `Store.exhausted`."""
         self.said.append(f"exhausted {seconds:g}")
+        return ()
 
     def abandon(self, permit: Permit, now: float) -> None:
         """See `Store.abandon`."""
@@ -361,7 +362,8 @@ def test_a_budget_that_is_off_is_not_asked() -> None:
 def test_the_circuit_that_this_very_failure_opened_ends_the_call() -> None:
     """A retry would be refused; nothing is paid and nothing waited."""
     opened = Reported(
-        ((CircuitKey(HOST, MODEL), Transition(State.CLOSED, State.OPEN, "-", 5.0)),), open_for=5.0
+        (CircuitChanged(CircuitKey(HOST, MODEL), Transition(State.CLOSED, State.OPEN, Cause.TRIPPED, 5.0)),),
+        open_for=5.0,
     )
     world = World(reports=[opened])
     call = world.call()
@@ -520,7 +522,7 @@ def test_the_store_learns_how_long_an_attempt_took() -> None:
 
 def test_who_is_only_late_to_the_news_waits_without_paying() -> None:
     """The request had been sent before the gate closed."""
-    world = World(reports=[Reported(gate_wait=3.0, gate_news=False)])
+    world = World(reports=[Reported(gate_wait=3.0, early=True)])
 
     assert played(world, world.call(), limited(), OK)[-1] == "deliver"
     assert world.costs == []
@@ -528,7 +530,7 @@ def test_who_is_only_late_to_the_news_waits_without_paying() -> None:
 
 def test_without_a_gate_every_retry_of_a_rate_limit_is_paid_for() -> None:
     """Nobody holds such a call, so nothing but the budget bounds what it sends."""
-    world = World(reports=[Reported(gate_wait=3.0, gate_news=False)])
+    world = World(reports=[Reported(gate_wait=3.0, early=True)])
 
     played(world, world.call(Config(gate=GateConfig(mode="off"))), limited(), OK)
 
@@ -700,7 +702,7 @@ def test_a_call_that_is_broken_off_abandons_its_permit_once() -> None:
 
     assert world.said == ["first", "abandon"]
     assert call.outcome == "cancelled"
-    assert world.metrics.snapshot().calls == {(HOST, MODEL, "cancelled"): 1}
+    assert world.metrics.snapshot().calls == {(HOST, MODEL, "none", "cancelled"): 1}
 
 
 def test_a_call_that_is_broken_off_during_a_pause_holds_nothing() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gip_resilience as gr
-from gip_resilience.events import Announcer, CallEnded, CircuitChanged, GateWaited, RetryScheduled
+from gip_resilience.events import METHODS, Announcer, CallEnded, CircuitChanged, GateWaited, RetryScheduled
 from gip_resilience.gateway import Close, Error, FaultPlan, RateLimited
 from harness import CHAT, HARNESSES
 
@@ -139,7 +138,7 @@ def test_events_are_values(gateway: Gateway, clock: FakeClock) -> None:
         )
 
     retry = diary.events[0]
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         retry.wait = 0.0
     assert "model_overloaded" in repr(retry)
     assert not any(word in repr(diary.events) for word in ("tell nobody", "not-for-your-eyes", "hello"))
@@ -181,7 +180,7 @@ def test_an_observer_that_raises_is_reported_once_and_disturbs_nobody(
 def test_each_broken_observer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """Once each."""
     announcer = Announcer([Clumsy(), Clumsy()])
-    event = RetryScheduled("h", "m", "c", 1, 2, 0.0, "backoff", maybe_executed=False)
+    event = RetryScheduled(1, "h", "m", "c", 1, 2, 0.0, "backoff", maybe_executed=False)
     for _ in range(3):
         announcer.tell(event)
 
@@ -195,7 +194,7 @@ def test_what_observes_nothing_is_refused(observer: object) -> None:
     """It would be a silent mistake; the message names the methods."""
     with pytest.raises(
         TypeError,
-        match="on_retry_scheduled, on_gate_waited, on_circuit_changed, on_stream_broken, on_call_ended",
+        match=", ".join(METHODS.values()),
     ):
         gr.Resilience(observers=[observer])
 

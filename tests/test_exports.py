@@ -219,6 +219,7 @@ EXAMPLES: dict[str, Any] = {
     "Hint": HINT,
     "Hop": HOP,
     "MemoryStore": gr.MemoryStore(),
+    "ObserveConfig": gr.ObserveConfig(),
     "Overrides": gr.Overrides(deadline=3.0),
     "Policy": gr.Policy(max_attempts=5),
     "RateLimitedError": gr.RateLimitedError("not yet"),
@@ -249,10 +250,10 @@ OTHERS: dict[str, Any] = {
     ),  # type: ignore[arg-type, return-value]
     "httpx2 async transport": gip_resilience.httpx2.AsyncResilientTransport(),
     "requests adapter": gip_resilience.requests.ResilientAdapter(),
-    "RetryScheduled": RetryScheduled("gip.invalid", "m", "model_overloaded", 1, 4, 0.5, "backoff", False),
-    "GateWaited": GateWaited("gip.invalid", "m", 2.0),
+    "RetryScheduled": RetryScheduled(1, "gip.invalid", "m", "model_overloaded", 1, 4, 0.5, "backoff", False),
+    "GateWaited": GateWaited(1, "gip.invalid", "m", 2.0),
     "CircuitChanged": CircuitChanged,
-    "CallEnded": CallEnded(REPORT),
+    "CallEnded": CallEnded(1, REPORT),
 }
 """What public objects lead to, and what the adapters and fakes are."""
 

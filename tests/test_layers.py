@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_config_groups",
         "config",
     ),
-    ("breaker", "gate", "budget", "_report", "events", "effects", "metrics", "clock", "_drains"),
+    ("breaker", "gate", "budget", "_report", "events", "effects", "metrics", "clock", "_drains", "snapshots"),
     # What is done about a stream that breaks.
     ("recovery", "_delivered", "_splice"),
     # What is read off requests and answers, the same for every client; what listens.

@@ -243,9 +243,9 @@ def test_counts(clients: Pair, gateway: Gateway, brain: gr.Resilience, clock: Fa
     where = (host(gateway), MODEL)
     snapshot = brain.metrics.snapshot()
     assert snapshot.calls == {
-        (*where, "failure"): 1,
-        (*where, "success"): 1,
-        (host(gateway), "", "success"): 1,
+        (*where, "invalid_request", "failure"): 1,
+        (*where, "ok", "success"): 1,
+        (host(gateway), "", "ok", "success"): 1,
     }
     assert snapshot.attempts == {
         (*where, "model_overloaded"): 1,
@@ -274,7 +274,10 @@ def test_counts_of_refusals(clients: Pair, gateway: Gateway, brain: gr.Resilienc
 
     where = (host(gateway), MODEL)
     snapshot = brain.metrics.snapshot()
-    assert snapshot.calls == {(*where, "failure"): 1, (*where, "refused"): 2}
+    assert snapshot.calls == {
+        (*where, "model_unavailable", "failure"): 1,
+        (*where, "circuit_open", "refused"): 2,
+    }
     assert snapshot.attempts == {(*where, "model_unavailable"): 1}
     assert snapshot.refusals == {"circuit_open": 2}
     assert snapshot.opened == {where: 1}

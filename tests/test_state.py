@@ -10,6 +10,7 @@ import pytest
 from facts import FAILED, HOST, INVALID, LOST, MODEL, OK, UNAVAILABLE, UNREACHABLE, limited
 from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.config import BreakerConfig, Config, GateConfig
+from gip_resilience.events import CircuitChanged, GateClosed, ProbeSent
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.hints import Hint
 from gip_resilience.state import MAX_KEYS, CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
@@ -138,7 +139,8 @@ def test_who_shares_a_gate(scope: str, key: ScopeKey, held: bool) -> None:
     """The calls of one account and one model, or all calls of one account, as configured."""
     scene = Scene(Config.from_dict({"gate": {"scope": scope}}))
     reported = scene.run(limited(10.0))
-    assert reported == Reported(gate_wait=10.0)
+    closed = GateClosed(HOST, MODEL if scope == "model" else "", 10.0, "hint")
+    assert reported == Reported((closed,), gate_wait=10.0)
 
     assert isinstance(scene.ask(key), Held) is held
 
@@ -171,7 +173,7 @@ def test_a_refusing_model_gives_the_hosts_probe_slot_back() -> None:
     late = scene.admitted()
     scene.run(UNAVAILABLE)
     scene.store.report(KEY, late, UNREACHABLE, Verdict.TRIP, Verdict.NEUTRAL, NOW)
-    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, CONFIG)
+    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, CONFIG, NOW)
 
     assert isinstance(scene.ask(now=NOW + 5.0), Refused)
 
@@ -227,7 +229,7 @@ def test_a_late_failure_does_not_open_a_mended_circuit() -> None:
     scene.run(UNAVAILABLE)
     scene.tell(scene.admitted(now=NOW + 5.0), OK, now=NOW + 5.0)
 
-    assert scene.tell(late, UNAVAILABLE, now=NOW + 6.0).changes == ()
+    assert scene.tell(late, UNAVAILABLE, now=NOW + 6.0).news == ()
     assert scene.state(KEY) is State.CLOSED
 
 
@@ -237,7 +239,7 @@ def test_a_report_says_how_long_the_circuit_in_the_way_stays_open() -> None:
     late = scene.admitted()
     opened = scene.run(UNAVAILABLE)
     assert opened.open_for == 5.0
-    assert [(circuit, change.after) for circuit, change in opened.changes] == [
+    assert [(event.circuit, event.transition.after) for event in opened.news] == [
         (CircuitKey(HOST, MODEL), State.OPEN)
     ]
 
@@ -249,9 +251,10 @@ def test_of_many_answers_under_way_one_is_news() -> None:
     scene = Scene()
     permits = [scene.admitted() for _ in range(50)]
 
-    news = [scene.tell(permit, limited()).gate_news for permit in permits]
+    reports = [scene.tell(permit, limited()) for permit in permits]
 
-    assert news == [True] + [False] * 49
+    assert [report.early for report in reports] == [False] + [True] * 49
+    assert [report.news for report in reports] == [(GateClosed(HOST, MODEL, 2.0, "guess"),)] + [()] * 49
     held = scene.ask()
     assert isinstance(held, Held)
     assert held.retry_after == 2.0
@@ -270,11 +273,11 @@ def test_an_operators_word_counts_where_breakers_are_off() -> None:
     """Off means that nothing is learned; a circuit that is forced open refuses all the same, until it is let go."""
     scene = Scene(Config(breaker=BreakerConfig(mode="off")))
     permit = scene.admitted()
-    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, scene.config)
+    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, scene.config, NOW)
 
     assert scene.ask() == Refused(CircuitKey(HOST, MODEL), 5.0)
     assert scene.tell(permit, FAILED).open_for == 0.0
-    scene.store.control(CircuitKey(HOST, MODEL), Control.AUTO, scene.config)
+    scene.store.control(CircuitKey(HOST, MODEL), Control.AUTO, scene.config, NOW)
     assert isinstance(scene.ask(), Permit)
 
 
@@ -286,9 +289,10 @@ def test_a_circuit_becomes_half_open_once_however_many_probes_there_are() -> Non
     first = scene.admitted(now=NOW + 6.0)
     second = scene.admitted(now=NOW + 12.0)
 
-    changed = CircuitKey(HOST, MODEL), Transition(State.OPEN, State.HALF_OPEN, "probe")
-    assert (first.probe, first.changes) == (True, (changed,))
-    assert (second.probe, second.changes) == (True, ())
+    circuit = CircuitKey(HOST, MODEL)
+    changed = CircuitChanged(circuit, Transition(State.OPEN, State.HALF_OPEN, Cause.PROBE))
+    assert (first.probe, first.news) == (True, (changed, ProbeSent(circuit)))
+    assert (second.probe, second.news) == (True, (ProbeSent(circuit),))
 
 
 def spend(scene: Scene, key: ScopeKey = KEY) -> int:
@@ -355,10 +359,10 @@ def test_retries_do_not_count_as_calls() -> None:
 def test_operators_need_no_call_to_have_been_made() -> None:
     """A circuit is there as soon as something is said about it."""
     scene = Scene()
-    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, CONFIG)
+    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, CONFIG, NOW)
 
     assert isinstance(scene.ask(), Refused)
-    scene.store.reset(CircuitKey(HOST, MODEL))
+    scene.store.reset(CircuitKey(HOST, MODEL), NOW)
     assert isinstance(scene.ask(), Permit)
 
 
@@ -368,7 +372,7 @@ def test_reset_without_a_name_resets_all() -> None:
     for key in (KEY, OTHER_MODEL, OTHER_HOST):
         scene.run(UNAVAILABLE, key=key)
 
-    scene.store.reset(None)
+    scene.store.reset(None, NOW)
 
     assert all(isinstance(scene.ask(key), Permit) for key in (KEY, OTHER_MODEL, OTHER_HOST))
 
@@ -382,14 +386,14 @@ def test_reset_says_what_it_changed(key: CircuitKey | None) -> None:
     scene.run(UNAVAILABLE, key=OTHER_MODEL)
     scene.admitted(OTHER_MODEL, NOW + 5.0)
 
-    changes = dict(scene.store.reset(key))
+    changes = {event.circuit: event.transition for event in scene.store.reset(key, NOW)}
 
     both = {
         CircuitKey(HOST, MODEL): Transition(State.OPEN, State.CLOSED, Cause.RESET),
         CircuitKey(HOST, OTHER_MODEL.model): Transition(State.HALF_OPEN, State.CLOSED, Cause.RESET),
     }
     assert changes == (both if key is None else {key: both[key]})
-    assert scene.store.reset(key) == ()
+    assert scene.store.reset(key, NOW) == ()
 
 
 # ---- slow calls ------------------------------------------------------------------------------------------
@@ -414,15 +418,15 @@ def test_slow_answers_open_the_circuit(fact: Fact, model: str, cause: Cause | No
     scene = Scene(SLUGGISH)
     key = ScopeKey(HOST, "credential", model)
     for _ in range(2):
-        assert scene.tell(scene.admitted(key), fact, key, took=2.0).changes == ()
+        assert scene.tell(scene.admitted(key), fact, key, took=2.0).news == ()
 
     reported = scene.tell(scene.admitted(key), fact, key, took=2.0)
 
     if cause is None:
-        assert reported.changes == ()
+        assert reported.news == ()
         return
     opened = Transition(State.CLOSED, State.OPEN, cause, 5.0)
-    assert reported.changes == ((CircuitKey(HOST, model), opened),)
+    assert reported.news == (CircuitChanged(CircuitKey(HOST, model), opened),)
     assert reported.open_for == 5.0
     assert scene.ask(key) == Refused(CircuitKey(HOST, model), 5.0)
 
@@ -457,8 +461,8 @@ def test_a_slow_probe_has_failed() -> None:
     slow = scene.tell(scene.admitted(now=NOW + 5.0), OK, now=NOW + 7.0, took=2.0)
     quick = scene.tell(scene.admitted(now=NOW + 12.0), OK, now=NOW + 12.0, took=0.5)
 
-    assert [change.reason for _, change in slow.changes] == [Cause.PROBE_FAILED]
-    assert [change.reason for _, change in quick.changes] == [Cause.PROBE_SUCCEEDED]
+    assert [event.transition.reason for event in slow.news] == [Cause.PROBE_FAILED]
+    assert [event.transition.reason for event in quick.news] == [Cause.PROBE_SUCCEEDED]
 
 
 # ---- parts of a model ------------------------------------------------------------------------------------
@@ -471,7 +475,7 @@ def test_a_part_has_a_circuit_of_its_own() -> None:
     scene = Scene()
     opened = scene.run(UNAVAILABLE, key=EAST)
 
-    assert [circuit for circuit, _ in opened.changes] == [CircuitKey(HOST, MODEL, "east")]
+    assert [event.circuit for event in opened.news] == [CircuitKey(HOST, MODEL, "east")]
     assert scene.ask(EAST) == Refused(CircuitKey(HOST, MODEL, "east"), 5.0)
     assert isinstance(scene.ask(WEST), Permit)
     assert isinstance(scene.ask(KEY), Permit)
@@ -599,12 +603,12 @@ def test_a_quota_that_is_used_up_closes_the_gate_for_others() -> None:
     scene = Scene()
     permit, under_way = scene.admitted(), scene.admitted()
 
-    scene.store.exhausted(permit, 7.0, NOW)
+    scene.store.exhausted(KEY, permit, 7.0, NOW)
 
     assert scene.tell(permit, OK) == Reported()
     assert scene.ask(now=NOW + 1.0) == Held(6.0, 6.0, patient=True)
     assert isinstance(scene.ask(OTHER_MODEL), Permit)
-    assert scene.tell(under_way, limited(5.0), now=NOW + 1.0) == Reported(gate_wait=6.0, gate_news=False)
+    assert scene.tell(under_way, limited(5.0), now=NOW + 1.0) == Reported(gate_wait=6.0, early=True)
 
 
 # ---- forgetting ------------------------------------------------------------------------------------------
@@ -632,7 +636,7 @@ def test_what_is_open_or_closed_outlives_a_flood() -> None:
     scene = Scene()
     scene.run(UNAVAILABLE, key=OTHER_HOST)
     scene.run(limited(60.0), key=OTHER_ACCOUNT)
-    scene.store.control(CircuitKey("third.example"), Control.FORCED_OPEN, CONFIG)
+    scene.store.control(CircuitKey("third.example"), Control.FORCED_OPEN, CONFIG, NOW)
     probe = scene.admitted(OTHER_HOST, NOW + 5.0)
 
     flood(scene, 10_000)
@@ -672,7 +676,7 @@ def test_even_open_circuits_are_bounded() -> None:
 def test_an_operators_word_outlives_even_that() -> None:
     """It is the oldest circuit of all, and stays."""
     scene = Scene(max_keys=64)
-    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, CONFIG)
+    scene.store.control(CircuitKey(HOST, MODEL), Control.FORCED_OPEN, CONFIG, NOW)
     flood(scene, 1000, UNAVAILABLE)
 
     assert isinstance(scene.ask(), Refused)

@@ -172,9 +172,9 @@ def test_who_names_the_model_wins(harness: Harness, gateway: Gateway, clock: Fak
     url = gateway.url + "/deployments/of-path/echo"
 
     def model(**options: Any) -> str:
-        brain.metrics.__init__()  # type: ignore[misc]  # count from zero
+        brain.metrics.reset()
         session.post(url, **options)
-        ((_, name, _),) = brain.metrics.snapshot().calls
+        ((_, name, _, _),) = brain.metrics.snapshot().calls
         return name
 
     header = {"X-GIP-Model": "of-header"}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Config,
         ConfigError,
         GateConfig,
+        ObserveConfig,
         Overrides,
         StreamConfig,
     )
@@ -64,6 +65,7 @@ __all__ = [
     "Hint",
     "Hop",
     "MemoryStore",
+    "ObserveConfig",
     "Overrides",
     "Policy",
     "RateLimitedError",
@@ -99,6 +101,7 @@ _HOMES = {
         "Config",
         "ConfigError",
         "GateConfig",
+        "ObserveConfig",
         "Overrides",
         "StreamConfig",
     ),

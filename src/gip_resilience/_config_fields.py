@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -335,7 +335,3 @@ class Group:
     def parse(self, text: str) -> object:
         """See `Kind.parse`."""
         return text
-
-
-Mode = Literal["on", "off"]
-ON_OFF = Choice("on", "off")

@@ -10,11 +10,9 @@ from typing import ClassVar, Literal
 
 from gip_resilience import defaults
 from gip_resilience._config_fields import (
-    ON_OFF,
     Choice,
     Integer,
     Kind,
-    Mode,
     Number,
     Settings,
     Switch,
@@ -102,7 +100,8 @@ class GateConfig(Settings, frozen=True, kw_only=True):
             of a window, or until a bucket that refills all the time holds one unit (`gip_resilience.hints.used_up`).
             ``"reset"`` takes every reset for that of a window; ``"off"`` waits for the 429.
         scope: whether a limit is shared by the calls of a model, or by all calls of a credential.
-        mode: ``"off"`` lets every call wait for itself.
+        mode: ``"off"`` lets every call wait for itself; ``"metrics_only"`` does too, and counts what the gate
+            would have held.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range, or ``max_delay`` is below ``base_delay``.
@@ -116,7 +115,7 @@ class GateConfig(Settings, frozen=True, kw_only=True):
         "max_waiters": COUNT,
         "exhausted": Choice("certain", "reset", "off"),
         "scope": Choice("model", "credential"),
-        "mode": ON_OFF,
+        "mode": Choice("on", "metrics_only", "off"),
     }
     location: ClassVar[str] = "gate"
     ordered: ClassVar[tuple[tuple[str, str], ...]] = (("base_delay", "max_delay"),)
@@ -128,7 +127,7 @@ class GateConfig(Settings, frozen=True, kw_only=True):
     max_waiters: int = defaults.GATE_MAX_WAITERS
     exhausted: Literal["certain", "reset", "off"] = defaults.GATE_EXHAUSTED
     scope: Literal["model", "credential"] = "model"
-    mode: Mode = "on"
+    mode: Literal["on", "metrics_only", "off"] = "on"
 
 
 class BudgetConfig(Settings, frozen=True, kw_only=True):
@@ -139,7 +138,8 @@ class BudgetConfig(Settings, frozen=True, kw_only=True):
         min_capacity: tokens the capacity never shrinks below.
         per_rate: tokens of capacity per own call per second, once the rate is known.
         deposit: tokens every success brings back.
-        mode: ``"off"`` lets every policy spend what it likes.
+        mode: ``"off"`` lets every policy spend what it likes; ``"metrics_only"`` does too, and counts what could
+            not have been afforded.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range, or ``min_capacity`` exceeds ``capacity``.
@@ -150,7 +150,7 @@ class BudgetConfig(Settings, frozen=True, kw_only=True):
         "min_capacity": SECONDS,
         "per_rate": SECONDS,
         "deposit": SECONDS,
-        "mode": ON_OFF,
+        "mode": Choice("on", "metrics_only", "off"),
     }
     location: ClassVar[str] = "budget"
     ordered: ClassVar[tuple[tuple[str, str], ...]] = (("min_capacity", "capacity"),)
@@ -159,7 +159,7 @@ class BudgetConfig(Settings, frozen=True, kw_only=True):
     min_capacity: float = defaults.BUDGET_MIN_CAPACITY
     per_rate: float = defaults.BUDGET_PER_RATE
     deposit: float = defaults.BUDGET_DEPOSIT
-    mode: Mode = "on"
+    mode: Literal["on", "metrics_only", "off"] = "on"
 
 
 class BodyConfig(Settings, frozen=True, kw_only=True):
@@ -237,3 +237,34 @@ class StreamConfig(Settings, frozen=True, kw_only=True):
     max_event: int = defaults.STREAM_MAX_EVENT
     max_held: int = defaults.STREAM_MAX_HELD
     max_delivered: int = defaults.STREAM_MAX_DELIVERED
+
+
+class ObserveConfig(Settings, frozen=True, kw_only=True):
+    """How much is remembered and said of what happens.
+
+    Attributes:
+        max_hosts: hosts counted apart; the rest is counted as ``other``.
+        max_models: models counted apart; the rest is counted as ``other``.
+        max_codes: codes counted apart; the rest is counted as ``other``.
+        log_burst: lines of one kind that are logged at once; what is left out is counted, and said by the next
+            line of the kind.
+        log_rate: lines of one kind per second that are logged while a storm lasts.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "max_hosts": COUNT,
+        "max_models": COUNT,
+        "max_codes": COUNT,
+        "log_burst": COUNT,
+        "log_rate": POSITIVE,
+    }
+    location: ClassVar[str] = "observe"
+
+    max_hosts: int = defaults.OBSERVE_MAX_NAMES
+    max_models: int = defaults.OBSERVE_MAX_NAMES
+    max_codes: int = defaults.OBSERVE_MAX_NAMES
+    log_burst: int = defaults.OBSERVE_LOG_BURST
+    log_rate: float = defaults.OBSERVE_LOG_RATE

@@ -59,6 +59,10 @@ class Stage:
         self._timed = call.config.deadline is not None
         self._idle = call.config.stream.idle_timeout
 
+    def forsake(self) -> None:
+        """The stream is being collected; see `gip_resilience._record.Record.drop`."""
+        self._call.drop()
+
     def _took(self, out: bytes) -> bytes:
         """Some bytes went through the splice: say what that means for the call."""
         splice = self._splice
@@ -103,6 +107,7 @@ class Stage:
         """Another answer is in hand; whether the stream goes on with it, or is over, or gives up."""
         if not self._port.stopped:
             self._cause = None
+            self._call.continued(str(decision.action))
             self._splice.begin(decision.action, self._port.origin())
             return True
         fact = self._splice.broken
@@ -318,10 +323,11 @@ class Flow(Stage):
             self._let_go()
 
     def drop(self) -> None:
-        """The stream is being collected: give the connection back, and tell nobody.
+        """The stream is being collected: give the connection back, and leave a note.
 
-        The collector may be at work in a thread that holds a lock of the store's or the counters'. What the call
-        still holds runs out by itself.
+        The collector may be at work in a thread that holds a lock of the store's or the counters'. The call is ended,
+        and what it holds is given back, when the next one begins.
         """
         self._closed = self._port.closed = True
+        self.forsake()
         self._port.release()

@@ -26,7 +26,7 @@ from gip_resilience._flow import Flow, message
 from gip_resilience._httpx_deadlines import Deadline, hasten, shorter
 from gip_resilience._httpx_kit import breakage, explain, refusal_error
 from gip_resilience._httpx_reading import Reading
-from gip_resilience._httpx_requests import host_of, keyed, model_of, target_of
+from gip_resilience._httpx_requests import asked_of, carrying, host_of, keyed, model_of, target_of
 from gip_resilience._httpx_streams import aclose_for_certain
 from gip_resilience._inflating import UnknownEncodingError, inflater
 from gip_resilience._multipart import rewinds
@@ -120,6 +120,7 @@ class BasePort:
             single=noted.single,
             overrides=overrides,
             target=partial(target_of, request),
+            asked=partial(asked_of, request),
         )
         self._config: Config = self.call.config
         self.error_timeout = self._config.body.error_timeout
@@ -134,7 +135,8 @@ class BasePort:
     def _outgoing(self, timeout: float | None) -> Any:
         """The request of the next attempt: the caller's own, or a copy where something must differ."""
         request, onward = self._request, self._onward
-        own = self._body is None and timeout is None and onward is None
+        carried = self.call.carried
+        own = self._body is None and timeout is None and onward is None and not carried
         if own and self._config.stream.idle_timeout is None:
             return request
         extensions = dict(request.extensions)
@@ -147,6 +149,8 @@ class BasePort:
             method, url, headers = onward.method, onward.url, onward.headers(request.headers.raw)
             if not onward.body:
                 stream = self._kit.byte_stream(b"")
+        if carried:
+            headers = carrying(headers.raw if onward is None else headers, carried)
         self.sent = self._kit.request(method, url, headers=headers, stream=stream, extensions=extensions)
         return self.sent
 
@@ -338,7 +342,7 @@ class SyncPort(BasePort):
         """Send once and read what must be read."""
         self._begin()
         try:
-            with self._noted.layer:
+            with self._noted.layer, self.call.sending():
                 response = self._inner.handle_request(self._outgoing(timeout))
         except Exception as error:
             fact = self.explain(error)
@@ -425,7 +429,7 @@ class AsyncPort(BasePort):
         with _UNLIMITED if timeout is None else anyio.move_on_after(timeout):
             self._begin()
             try:
-                with self._noted.layer:
+                with self._noted.layer, self.call.sending():
                     response = await self._inner.handle_async_request(self._outgoing(timeout))
             except Exception as error:
                 fact = self.explain(error)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gip_resilience._multipart import model_in_fields
-from gip_resilience.target import look_at, model_in_body, model_in_path
+from gip_resilience.target import bare_url, look_at, model_in_body, model_in_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gip_resilience._answers import Noted
     from gip_resilience._httpx_kit import Kit
     from gip_resilience.config import Config
@@ -36,6 +38,18 @@ def model_of(request: Any, noted: Noted, kit: Kit) -> str:
 def target_of(request: Any, model: str) -> Target:
     """The request, as a key function may see it."""
     return look_at(request.method, str(request.url), host_of(request), model, request.headers.raw)
+
+
+def asked_of(request: Any) -> tuple[str, str]:
+    """Method and URL, for those who follow every call."""
+    return request.method, bare_url(str(request.url))
+
+
+def carrying(pairs: list[tuple[bytes, bytes]], extra: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers with others added, in the place of those of the same name."""
+    added = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in extra.items()]
+    names = {name for name, _ in added}
+    return [pair for pair in pairs if pair[0].lower() not in names] + added
 
 
 def keyed(request: Any, config: Config, noted: Noted, kit: Kit) -> Any:

@@ -154,6 +154,10 @@ class SyncMended:
         """Close the stream. Idempotent."""
         self._flow.close()
 
+    def __del__(self) -> None:
+        """Leave a note if it ends here: closing its connection takes locks that the collector may be inside of."""
+        self._flow.forsake()
+
 
 class AsyncMended:
     """The same for an awaiting client; see `SyncMended`."""
@@ -173,6 +177,10 @@ class AsyncMended:
     async def aclose(self) -> None:
         """Close the stream, cancelled or not. Idempotent."""
         await self._flow.aclose()
+
+    def __del__(self) -> None:
+        """See `SyncMended`."""
+        self._flow.forsake()
 
 
 def _taken(relay: SyncRelay | AsyncRelay) -> Exception:

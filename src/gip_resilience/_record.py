@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from gip_resilience._report import Attempt, CallReport
-from gip_resilience.breaker import State
-from gip_resilience.events import CallEnded, CircuitChanged, StreamBroken
+from gip_resilience.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CallEnded,
+    CallGaveUp,
+    CallStarted,
+    MarkerSupplied,
+    StreamBroken,
+    StreamContinued,
+    StreamDiverged,
+    StreamOpened,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from gip_resilience._report import Hop
     from gip_resilience.config import Config
-    from gip_resilience.events import Announcer
+    from gip_resilience.events import Announcer, Event, Trace
     from gip_resilience.gate import Held, Place
     from gip_resilience.hints import Hint
     from gip_resilience.metrics import Metrics
-    from gip_resilience.state import Change, Permit, Refused, ScopeKey, Store
+    from gip_resilience.state import News, Permit, Refused, ScopeKey, Store
     from gip_resilience.taxonomy import Fact
 
 SHORTEST_TIMEOUT = 0.001
 """Seconds; the clients take 0 or less for an error of the caller's (``ValueError``), not for a timeout."""
+
+
+_numbers = count(1)
+"""Numbers of calls; drawing one is a single step for the interpreter, so it needs no lock."""
+
+_UNTRACED = nullcontext()
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Surroundings(NamedTuple):
@@ -34,6 +54,7 @@ class Surroundings(NamedTuple):
         chance: random numbers in [0, 1).
         metrics: counters.
         announcer: tells observers.
+        drop: takes note of a call whose answer was collected unread; may be called from within the collector.
     """
 
     store: Store
@@ -41,6 +62,7 @@ class Surroundings(NamedTuple):
     chance: Callable[[], float]
     metrics: Metrics
     announcer: Announcer
+    drop: Callable[[Record], object] = id
 
 
 class Record:
@@ -52,6 +74,11 @@ class Record:
         key: whom it is for.
         sdk: the request comes from an SDK that retries by itself and says so.
         single: that SDK is already retrying, so this call gets one attempt.
+        asked: says method and URL of the request; asked only where somebody follows the everyday.
+
+    Attributes:
+        number: unique in this process.
+        carried: headers that the attempt under way carries besides the caller's.
 
     Belongs to one thread or task at a time, as the call does.
     """
@@ -63,6 +90,7 @@ class Record:
         "_delays",
         "_failures",
         "_flowed",
+        "_gave_up",
         "_hinted",
         "_hops",
         "_opened",
@@ -74,12 +102,15 @@ class Record:
         "_reason",
         "_sent_at",
         "_spared",
+        "_trace",
         "_turned_away",
         "_waited",
+        "carried",
         "config",
         "ended",
         "fact",
         "key",
+        "number",
         "outcome",
         "replayable",
         "sdk",
@@ -90,13 +121,22 @@ class Record:
     )
 
     def __init__(
-        self, world: Surroundings, config: Config, key: ScopeKey, *, sdk: bool = False, single: bool = False
+        self,
+        world: Surroundings,
+        config: Config,
+        key: ScopeKey,
+        *,
+        sdk: bool = False,
+        single: bool = False,
+        asked: Callable[[], tuple[str, str]] | None = None,
     ) -> None:
         self.world = world
         self.config = config
         self.key = key
         self.sdk = sdk
         self.single = single
+        self.number = next(_numbers)
+        self.carried = _NO_HEADERS
         self.replayable = True
         self.streaming = False
         self.outcome = "pending"
@@ -120,6 +160,45 @@ class Record:
         self._opened: Fact | None = None
         self._opened_at = 0.0
         self._flowed = 0.0
+        self._gave_up = False
+        self._trace: Trace | None = None
+        if world.announcer.everyday:
+            self._begin(*(("", "") if asked is None else asked()))
+
+    def _begin(self, method: str, url: str) -> None:
+        """Tell those who follow every call that this one starts."""
+        key, announcer = self.key, self.world.announcer
+        started = CallStarted(self.number, key.host, key.model, key.part, method, url)
+        announcer.tell(started)
+        tracer = announcer.tracer
+        if tracer is not None:
+            try:
+                self._trace = tracer.trace(started)
+            except Exception as error:
+                announcer.failed(tracer, error)
+
+    def tell(self, event: Event) -> None:
+        """Something happened: count it, and tell everybody who wants to know."""
+        self.world.metrics.count(event)
+        self.follow(event)
+
+    def follow(self, event: Event) -> None:
+        """Tell everybody who wants to know of what is counted already."""
+        self.world.announcer.tell(event)
+        if self._trace is not None:
+            try:
+                self._trace.tell(event)
+            except Exception as error:
+                self.world.announcer.failed(self.world.announcer.tracer, error)
+
+    def tell_all(self, news: tuple[News, ...]) -> None:
+        """What the store noticed."""
+        for event in news:
+            self.tell(event)
+
+    def sending(self) -> AbstractContextManager[None]:
+        """What surrounds the sending of an attempt, up to its answer; `carried` holds within it."""
+        return _UNTRACED if self._trace is None else _Sending(self, self._trace)
 
     def timeout(self) -> float | None:
         """Seconds left until the deadline, for the next attempt; ``None`` without a deadline."""
@@ -149,15 +228,15 @@ class Record:
         self._opened = fact
         self._opened_at = now = self.world.monotonic()
         if fact.hint is not None and self._permit is not None:
-            self.world.store.exhausted(self._permit, fact.hint.seconds, now)
-        self.world.metrics.streamed("opened")
+            self.tell_all(self.world.store.exhausted(self.key, self._permit, fact.hint.seconds, now))
+        self.tell(StreamOpened(self.number, self.key.host, self.key.model))
 
     def overdue(self) -> bool:
         """Whether the deadline has passed. A hair early is late: the clock that cut a read short need not be ours."""
         return self._deadline is not None and self.world.monotonic() >= self._deadline - SHORTEST_TIMEOUT
 
-    def stream_left(self) -> None:
-        """The caller closed the stream early: nobody can say how it would have ended."""
+    def stream_left(self, reason: str = "the stream was closed before its end") -> None:
+        """The caller left the stream early: nobody can say how it would have ended."""
         self.streaming = False
         permit, self._permit = self._permit, None
         if permit is not None:
@@ -165,7 +244,12 @@ class Record:
         if self.outcome == "pending":
             if self._opened is not None:
                 self._record(self._opened, self.world.monotonic())
-            self._end("cancelled", "the stream was closed before its end")
+            self._end("cancelled", reason)
+
+    def drop(self) -> None:
+        """The stream was collected before its end. Only a note is left: the collector may be inside our locks."""
+        if self.streaming:
+            self.world.drop(self)
 
     def propose(self, hop: Hop) -> None:
         """A break of the stream, and what would be done about it; if the call ends instead, nothing was."""
@@ -182,12 +266,16 @@ class Record:
         if self._hops is None:
             self._hops = []
         self._hops.append(hop)
-        if hop.action != "unguarded":
-            self.world.metrics.streamed("breaks")
+        whose = self.number, self.key.host, self.key.model
         if hop.code == "stream_diverged":
-            self.world.metrics.streamed("diverged")
-        self.world.metrics.streamed(hop.action)
-        self.world.announcer.tell(StreamBroken(self.key.host, self.key.model, hop))
+            self.tell(StreamDiverged(*whose, hop))
+        self.tell(StreamBroken(*whose, hop))
+        if hop.action == "marker":
+            self.tell(MarkerSupplied(*whose, hop))
+
+    def continued(self, action: str) -> None:
+        """The attempt to mend the stream was answered, and the stream goes on with it."""
+        self.tell(StreamContinued(self.number, self.key.host, self.key.model, action, self.next_number))
 
     # ---- the record --------------------------------------------------------------------------------------
 
@@ -208,17 +296,33 @@ class Record:
             self._waited,
             _last_hint(attempts),
             tuple(self._hops or ()),
+            self.key.part,
         )
 
     def _took(self, now: float) -> float:
         """Seconds the attempt under way took: to its end, or to the beginning of its stream."""
         return (now if self._opened is None else self._opened_at) - self._sent_at
 
+    @property
+    def next_number(self) -> int:
+        """Number of the attempt under way, or of the next."""
+        return len(self._attempts or ()) + 1
+
     def _attempt(self, fact: Fact, now: float) -> Attempt:
-        number = len(self._attempts or ()) + 1
         return Attempt(
-            number, fact.code, fact.status, now - self._sent_at, self._paused, fact.hint, fact.maybe_executed
+            self.next_number,
+            fact.code,
+            fact.status,
+            now - self._sent_at,
+            self._paused,
+            fact.hint,
+            fact.maybe_executed,
+            self._sent_at - self.started,
         )
+
+    def _sent(self) -> None:
+        """An attempt goes out."""
+        self.tell(AttemptStarted(self.number, self.key.host, self.key.model, self.next_number))
 
     def _record(self, fact: Fact, now: float) -> int:
         """Write down one attempt; returns its number."""
@@ -228,7 +332,7 @@ class Record:
         self._attempts.append(attempt)
         self._paused = 0.0
         self.fact = fact
-        self.world.metrics.attempted(self.key.host, self.key.model, fact.code, retry=attempt.number > 1)
+        self.tell(AttemptEnded(self.number, self.key.host, self.key.model, attempt))
         return attempt.number
 
     def _end(self, outcome: str, reason: str) -> None:
@@ -241,15 +345,35 @@ class Record:
         if self._proposed is not None:
             self._proposed = replace(self._proposed, action="fail", reason=reason)
             self.agree()
-        self.world.metrics.ended(self.key.host, self.key.model, outcome)
-        if self.world.announcer.wants(CallEnded):
-            self.world.announcer.tell(CallEnded(self.report()))
+        report = self.report()
+        if self._gave_up and outcome != "cancelled":
+            self.tell(CallGaveUp(self.number, report))
+        self.tell(CallEnded(self.number, report))
 
-    def _announce(self, changes: tuple[Change, ...]) -> None:
-        for circuit, change in changes:
-            if change.after is State.OPEN:
-                self.world.metrics.opened(circuit.host, circuit.model)
-            self.world.announcer.tell(CircuitChanged(circuit, change))
+
+class _Sending:
+    """Surrounds the sending of an attempt with what its trace wants."""
+
+    __slots__ = ("_call", "_trace")
+
+    def __init__(self, call: Record, trace: Trace) -> None:
+        self._call = call
+        self._trace = trace
+
+    def __enter__(self) -> None:
+        call = self._call
+        try:
+            call.carried = self._trace.enter(call.next_number)
+        except Exception as error:
+            call.world.announcer.failed(call.world.announcer.tracer, error)
+
+    def __exit__(self, *exc: object) -> None:
+        call = self._call
+        call.carried = _NO_HEADERS
+        try:
+            self._trace.leave()
+        except Exception as error:
+            call.world.announcer.failed(call.world.announcer.tracer, error)
 
 
 def _last_hint(attempts: tuple[Attempt, ...]) -> Hint | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from gip_resilience.hints import Hint
@@ -13,8 +14,7 @@ MARK = "gip_resilience"
 """Where a response (its extensions, or itself) and an exception keep what leads to their report."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One request as it was sent.
 
     Attributes:
@@ -25,6 +25,7 @@ class Attempt:
         waited: seconds paused before it was sent (backoff, hint or gate).
         hint: the wait the server asked for in its answer; of a success, for how long it used up the quota.
         maybe_executed: whether it may have been executed although no whole answer came back.
+        started: seconds from the start of the call to its sending.
     """
 
     number: int
@@ -34,10 +35,10 @@ class Attempt:
     waited: float
     hint: Hint | None
     maybe_executed: bool
+    started: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True):
     """A break of an event stream, and what was done about it.
 
     Attributes:
@@ -61,8 +62,7 @@ class Hop:
         return f"{self.code} after {self.events} event(s), {self.phase}: {self.action}{why}"
 
 
-@dataclass(frozen=True, slots=True)
-class CallReport:
+class CallReport(msgspec.Struct, frozen=True):
     """What one call did; ``str()`` of it is a short timeline.
 
     Attributes:
@@ -77,6 +77,7 @@ class CallReport:
         waited: seconds of them spent in pauses.
         hint: the wait the server asked for in its last answer, also when it was too long to be waited.
         hops: every break of its event stream, if it has one; grows until the stream has ended, as `attempts` do.
+        part: which part of the model it was for; mostly empty.
     """
 
     host: str
@@ -88,6 +89,7 @@ class CallReport:
     waited: float
     hint: Hint | None
     hops: tuple[Hop, ...] = ()
+    part: str = ""
 
     @property
     def maybe_executed(self) -> bool:

@@ -29,7 +29,7 @@ from gip_resilience._requests_streams import streamed
 from gip_resilience._splice import Splice
 from gip_resilience.drive import sign, uncovered
 from gip_resilience.recovery import UNKNOWN, asked
-from gip_resilience.target import credential_digest, look_at, model_in_body, model_in_path
+from gip_resilience.target import bare_url, credential_digest, look_at, model_in_body, model_in_path
 from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ class Port:
             target=lambda named: look_at(
                 request.method or "GET", url.geturl(), host, named, raw_headers(request)
             ),
+            asked=lambda: (request.method or "GET", bare_url(url.geturl())),
         )
         if body is not None and not isinstance(body, (str, bytes)):
             self._prepare_body(body)
@@ -179,11 +180,11 @@ class Port:
             self._request.body.seek(self._position)  # type: ignore[union-attr]  # a file, as was found before
         try:
             if timeout is None:
-                with self._noted.layer:
+                with self._noted.layer, self.call.sending():
                     response = self._send(self._outgoing(), timeout=self._timeout, **self._options)
             else:
                 options = {**self._options, "timeout": _within(self._timeout, timeout)}
-                with self._noted.layer:
+                with self._noted.layer, self.call.sending():
                     response = send_in_time(self.call, self._send, self._outgoing(), options)
         except Exception as error:
             fact = self._explain(error)
@@ -211,10 +212,13 @@ class Port:
     def _outgoing(self) -> PreparedRequest:
         """The request of the next attempt: the caller's own, or a copy where something must differ."""
         request = self._request if self._clone is None else self._clone
-        onward = self._onward
-        if onward is None:
+        onward, carried = self._onward, self.call.carried
+        if onward is None and not carried:
             return request
         copy = request.copy()
+        if onward is None:
+            copy.headers.update(carried)
+            return copy
         copy.method = onward.method
         copy.url = onward.url
         copy.headers.clear()
@@ -224,6 +228,7 @@ class Port:
             copy.body = None
         elif self._position is not None or self._clone is not None:
             copy.body = request.body
+        copy.headers.update(carried)
         return copy
 
     def _replayable(self) -> bool:

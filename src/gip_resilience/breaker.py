@@ -25,7 +25,7 @@ Not thread-safe by itself: the store guards it with its lock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -41,7 +41,10 @@ REFUSED = 0
 """Not a ticket: what `Breaker.admit` returns instead of one."""
 
 UNCOUNTED = -1
-"""The ticket of a call that is let through without being evidence (forced closed, or a shadow breaker)."""
+"""The ticket of a call that is let through without being evidence (forced closed)."""
+
+SHADOWED = -2
+"""The ticket of a call that a circuit in ``metrics_only`` mode lets through, and would have refused."""
 
 
 class State(StrEnum):
@@ -118,6 +121,7 @@ class BreakerView:
         consecutive: failures in a row.
         retry_after: seconds until the next call would be admitted; 0 when one would be now.
         opened: how often it has opened since it was made.
+        times: seconds spent in each state since it was made, up to now.
     """
 
     state: State
@@ -128,6 +132,7 @@ class BreakerView:
     consecutive: int
     retry_after: float
     opened: int
+    times: Mapping[State, float] = field(default_factory=dict, compare=False)
 
 
 class Window:
@@ -182,12 +187,14 @@ class Breaker:
 
     Args:
         config: thresholds and times; see `gip_resilience.config.BreakerConfig`.
+        now: monotonic seconds; time in a state is measured from here.
     """
 
     __slots__ = (
         "_config",
         "_configured",
         "_consecutive",
+        "_entered",
         "_lease",
         "_longest",
         "_open_time",
@@ -196,6 +203,7 @@ class Breaker:
         "_probe_until",
         "_since",
         "_ticket",
+        "_times",
         "_until",
         "_window",
         "control",
@@ -203,26 +211,43 @@ class Breaker:
         "state",
     )
 
-    def __init__(self, config: BreakerConfig) -> None:
-        self._config = config
-        self._configured = Control.METRICS_ONLY if config.mode == "metrics_only" else Control.AUTO
+    def __init__(self, config: BreakerConfig, now: float = 0.0) -> None:
         self.state = State.CLOSED
-        self.control = self._configured
         self.opened = 0
+        self._entered = now
+        self._times = dict.fromkeys(State, 0.0)
         self._ticket = 1
         self._since = 1
         self._until = 0.0
         self._probe = REFUSED
         self._probe_until = 0.0
-        self._longest = config.open_time * (1.0 + config.open_jitter)
-        self._lease = self._longest if config.probe_lease is None else config.probe_lease
-        self._open_time = config.open_time
         self._passed = 0
         self._consecutive = 0
         self._window = Window(config.window, config.buckets)
+        self._configured = self.control = Control.AUTO
+        self._set(config)
+
+    def _set(self, config: BreakerConfig) -> None:
+        self._config = config
+        self._longest = config.open_time * (1.0 + config.open_jitter)
+        self._lease = self._longest if config.probe_lease is None else config.probe_lease
+        self._open_time = config.open_time
+        overruled = self.overruled
+        self._configured = Control.METRICS_ONLY if config.mode == "metrics_only" else Control.AUTO
+        if not overruled:
+            self.control = self._configured
+
+    def configure(self, config: BreakerConfig) -> None:
+        """Take other settings. The state stays, an open time that runs is not changed, and an operator's word holds.
+
+        The window is kept unless its own measures change; growth of the open time begins anew.
+        """
+        if (config.window, config.buckets) != (self._config.window, self._config.buckets):
+            self._window = Window(config.window, config.buckets)
+        self._set(config)
 
     def admit(self, now: float) -> int:
-        """A ticket for one call, or `REFUSED`.
+        """A ticket for one call, or `REFUSED`; `SHADOWED` for a call that only the mode lets through.
 
         After the open time the first caller becomes the probe; everybody else is refused until that probe
         has reported, or has used up its lease.
@@ -243,12 +268,12 @@ class Breaker:
         if self.state is State.CLOSED:
             return self._ticket
         if now < self._until or now < self._probe_until:
-            return UNCOUNTED
+            return SHADOWED
         return self._grant_probe(now)
 
     def _grant_probe(self, now: float) -> int:
         if self.state is State.OPEN:
-            self._move(Cause.PROBE)
+            self._move(Cause.PROBE, now)
         else:
             self._ticket += 1
         self._probe = self._ticket
@@ -316,7 +341,7 @@ class Breaker:
         if self._passed < config.success_threshold:
             self._free(ticket, now)
             return None
-        return self._close(Cause.PROBE_SUCCEEDED)
+        return self._close(Cause.PROBE_SUCCEEDED, now)
 
     def _cause_to_open(self, now: float) -> Cause | None:
         config = self._config
@@ -336,19 +361,21 @@ class Breaker:
         open_for = min(open_for, max(self._longest, config.max_open))
         if hint is not None:
             open_for = max(open_for, min(hint, config.max_open))
-        change = Transition(self.state, self._move(cause), cause, open_for)
+        change = Transition(self.state, self._move(cause, now), cause, open_for)
         self._until = now + open_for
         self.opened += 1
         return change
 
-    def _close(self, cause: Cause) -> Transition:
-        change = Transition(self.state, self._move(cause), cause)
+    def _close(self, cause: Cause, now: float) -> Transition:
+        change = Transition(self.state, self._move(cause, now), cause)
         self._open_time = self._config.open_time
         self._forget()
         return change
 
-    def _move(self, cause: Cause) -> State:
+    def _move(self, cause: Cause, now: float) -> State:
         """Enter the state the table names; every ticket given out before is late from now on."""
+        self._times[self.state] += max(0.0, now - self._entered)
+        self._entered = max(now, self._entered)
         self.state = TRANSITIONS[self.state, cause]
         self._ticket += 1
         self._since = self._ticket
@@ -383,7 +410,7 @@ class Breaker:
         """Put an operator's decision over the configured one, or (`Control.AUTO`) take it away."""
         self.control = self._configured if control is Control.AUTO else control
 
-    def reset(self) -> Transition | None:
+    def reset(self, now: float) -> Transition | None:
         """Close, and forget all that was learned; answers still on their way are late ones.
 
         Returns:
@@ -391,7 +418,7 @@ class Breaker:
         """
         self.control = self._configured
         if self.state is not State.CLOSED:
-            return self._close(Cause.RESET)
+            return self._close(Cause.RESET, now)
         self._ticket += 1
         self._since = self._ticket
         self._forget()
@@ -400,6 +427,8 @@ class Breaker:
     def view(self, now: float) -> BreakerView:
         """What the circuit looks like now."""
         calls, failures, slow = self._window.totals(now)
+        times = dict(self._times)
+        times[self.state] += max(0.0, now - self._entered)
         return BreakerView(
             self.state,
             self.control,
@@ -409,4 +438,5 @@ class Breaker:
             self._consecutive,
             self.retry_after(now),
             self.opened,
+            times,
         )

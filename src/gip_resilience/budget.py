@@ -17,12 +17,24 @@ Not thread-safe by itself: the store guards it with its lock.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gip_resilience.defaults import BUDGET_RATE_WINDOW
 
 if TYPE_CHECKING:
     from gip_resilience.config import BudgetConfig
+
+
+class BudgetView(NamedTuple):
+    """What a budget looks like at one moment.
+
+    Attributes:
+        tokens: what is left.
+        capacity: what there can be.
+    """
+
+    tokens: float
+    capacity: float
 
 
 class Budget:
@@ -79,3 +91,14 @@ class Budget:
             return False
         self.tokens -= cost
         return True
+
+    def configure(self, config: BudgetConfig) -> None:
+        """Take other settings. The share of the capacity that is left stays what it was."""
+        share = self.tokens / self.capacity if self.capacity else 1.0
+        self._config = config
+        self.capacity = self._factor * config.capacity
+        self.tokens = share * self.capacity
+
+    def view(self) -> BudgetView:
+        """What it looks like now."""
+        return BudgetView(self.tokens, self.capacity)

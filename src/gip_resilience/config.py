@@ -32,6 +32,7 @@ from gip_resilience._config_groups import (
     BreakerConfig,
     BudgetConfig,
     GateConfig,
+    ObserveConfig,
     StreamConfig,
 )
 from gip_resilience.policy import (
@@ -48,6 +49,8 @@ from gip_resilience.taxonomy import DIALECTS
 if TYPE_CHECKING:
     import os
 
+    from gip_resilience._watching import ConfigWatch
+
 __all__ = [
     "BodyConfig",
     "BreakerConfig",
@@ -55,6 +58,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "GateConfig",
+    "ObserveConfig",
     "Overrides",
     "StreamConfig",
 ]
@@ -99,6 +103,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         budget: how many retries may be sent in all.
         body: how much of a body is held.
         stream: what is done about event streams that break.
+        observe: how much is remembered and said of what happens.
         deadline: seconds for a whole call with all its attempts and waits, and with its body when that is read
             later; ``None`` for no limit. An awaiting client keeps it to the instant, a blocking one to within one
             read timeout (the client's own, or what is left if that is less).
@@ -121,6 +126,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         "budget": Group(BudgetConfig),
         "body": Group(BodyConfig),
         "stream": Group(StreamConfig),
+        "observe": Group(ObserveConfig),
         "deadline": LIMIT,
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
@@ -134,6 +140,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
     budget: BudgetConfig = BudgetConfig()
     body: BodyConfig = BodyConfig()
     stream: StreamConfig = StreamConfig()
+    observe: ObserveConfig = ObserveConfig()
     deadline: float | None = defaults.DEADLINE
     max_elapsed: float | None = defaults.MAX_ELAPSED
     on_open: OnOpen = "auto"
@@ -170,6 +177,26 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
             raise error.at(document.locate(error.path)) from None
 
     @classmethod
+    def watch(cls, path: str | os.PathLike[str], *, interval: float = 1.0) -> ConfigWatch:
+        """A configuration from a TOML file that is read again whenever it changes; for `Resilience`.
+
+        The file is read at once, and later by the calls themselves: no thread, nothing to close. A file that is
+        wrong, or gone, changes nothing and is told as `gip_resilience.events.ConfigRejected`. What happens when, and
+        how long it takes, is said at `ConfigWatch`.
+
+        Args:
+            path: the file.
+            interval: seconds from one look at the file to the next. A change is in force within two of them.
+
+        Raises:
+            ConfigError: the file is wrong, as in `load`, or larger than a configuration is; or the interval is.
+            OSError: the file cannot be read.
+        """
+        from gip_resilience._watching import ConfigWatch
+
+        return ConfigWatch(path, interval=interval, model=cls)
+
+    @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, prefix: str = "GIP_RESILIENCE_") -> Self:
         """A configuration from environment variables, over that of a file or the defaults.
 
@@ -183,7 +210,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
 
         Case does not matter after the prefix, and an underscore stands for any punctuation in a code; a
         code after ``CUSTOM__`` is taken in lower case. An empty variable counts as not set; ``none`` lifts a
-        limit.
+        limit. The file is read once; one that is to be read again when it changes is given to `watch`.
 
         Args:
             environ: the variables; ``os.environ`` by default.

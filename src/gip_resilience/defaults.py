@@ -228,3 +228,14 @@ STREAM_MAX_DELIVERED: Final = 4 << 20
 STREAM_IDLE_TIMEOUT: Final = None
 """Silence after which a stream counts as stalled. Off: Anthropic was seen silent for 167 s while it buffered the
 arguments of a tool. The client's own read timeout still holds."""
+
+OBSERVE_MAX_NAMES: Final = 200
+"""Hosts, models and codes counted apart, each. A client that invents names, or a server that invents codes, must not
+grow us; the gateway lists fewer models than this."""
+
+OBSERVE_LOG_BURST: Final = 50
+"""Lines of one kind at once: what a person reads of a bad minute. A storm of 200 clients has thousands."""
+
+OBSERVE_LOG_RATE: Final = 5.0
+"""Lines of one kind per second while a storm lasts: it can be followed, and fills no disk (1 GB takes 11 days at 200
+bytes a line)."""

@@ -24,7 +24,18 @@ from typing import TYPE_CHECKING
 from gip_resilience._record import SHORTEST_TIMEOUT, Record
 from gip_resilience.defaults import HINT_JITTER, HINT_JITTER_CAP
 from gip_resilience.effects import DELIVER, Deliver, Effect, Pause, Refuse, Send
-from gip_resilience.events import CallEnded, GateWaited, RetryScheduled
+from gip_resilience.events import (
+    AttemptEnded,
+    BudgetRefused,
+    CallEnded,
+    CallRefused,
+    DeadlineReached,
+    GateWaited,
+    HintHonoured,
+    HintRefused,
+    RetryScheduled,
+    ShadowRefused,
+)
 from gip_resilience.gate import Held, Place
 from gip_resilience.state import Permit, Refused
 from gip_resilience.taxonomy import Retry, Verdict
@@ -48,8 +59,10 @@ class Call(Record):
         answer = self.world.store.acquire(self.key, self.config, self.started, first=True)
         if isinstance(answer, Permit):
             self._permit = answer
-            if answer.changes:
-                self._announce(answer.changes)
+            if answer.news:
+                self.tell_all(answer.news)
+            if self.world.announcer.everyday:
+                self._sent()
             return True
         self._turned_away = answer
         return False
@@ -66,15 +79,17 @@ class Call(Record):
         self._permit = None
         if permit is not None:
             if fact.hint is not None and self._opened is None:  # or the beginning of its stream has told
-                self.world.store.exhausted(permit, fact.hint.seconds, now)
+                self.tell_all(self.world.store.exhausted(self.key, permit, fact.hint.seconds, now))
             reported = self.world.store.report(
                 self.key, permit, fact, fact.host, fact.model, now, took=self._took(now)
             )
-            if reported.changes:
-                self._announce(reported.changes)
-        self.world.metrics.succeeded(self.key.host, self.key.model)
-        if self.world.announcer.wants(CallEnded):
-            self.world.announcer.tell(CallEnded(self.report()))
+            if reported.news:
+                self.tell_all(reported.news)
+        self.world.metrics.succeeded(self.key.host, self.key.model, now - self._sent_at)
+        if self.world.announcer.everyday:
+            report = self.report()
+            self.follow(AttemptEnded(self.number, self.key.host, self.key.model, report.attempts[0]))
+            self.follow(CallEnded(self.number, report))
 
     def stream_ended(self) -> None:
         """The stream came to its end: now the attempt has succeeded."""
@@ -105,40 +120,40 @@ class Call(Record):
         policy = self._policy(fact)
         permit, self._permit = self._permit, None
         open_for = gate_wait = 0.0
-        gate_news = True
+        early = False
         if permit is not None:
             host, model = _verdicts(fact, policy)
             reported = self.world.store.report(self.key, permit, fact, host, model, now, took=took)
-            self._announce(reported.changes)
-            open_for, gate_wait, gate_news = reported.open_for, reported.gate_wait, reported.gate_news
+            self.tell_all(reported.news)
+            open_for, gate_wait, early = reported.open_for, reported.gate_wait, reported.early
         silent = fact.status is None or self.streaming
         if silent and self._deadline is not None and now >= self._deadline - SHORTEST_TIMEOUT:
             # A hair early is late: the clock that cut the attempt short need not be ours.
             return self._refuse("deadline", None, answered=False)
-        reason = hopeless or self._reason_to_stop(fact, policy, number)
+        final = self._reason_to_hand_up(fact, policy)
+        reason = hopeless or final or self._reason_to_stop(fact, policy, number)
         if reason:
-            return self._stop(reason)
+            return self._stop(reason, gave_up=not final)
         held = self._queue(now) if gate_wait > 0.0 else None
         wait, kind = self._wait(fact, policy, gate=0.0 if held is None else held.seconds)
         if open_for > wait:
             return self._stop("circuit open")
         too_late = self._too_late(now, wait)
+        whose = self.number, self.key.host, self.key.model
         if too_late:
+            if fact.hint is not None:
+                self.tell(HintRefused(*whose, fact.code, fact.hint, too_late))
             return self._stop(too_late)
         if held is not None and not held.patient:
             return self._stop("there is no use in waiting at the gate")
-        if not self._afford(fact, policy, now, free=self.config.gate.mode != "off" and not gate_news):
+        if not self._afford(fact, policy, now, free=early and self.config.gate.mode == "on"):
+            self.tell(BudgetRefused(*whose, fact.code, policy.cost))
             return self._stop("retry budget exhausted")
-        self.world.announcer.tell(
+        if fact.hint is not None:
+            self.tell(HintHonoured(*whose, fact.code, fact.hint, wait))
+        self.tell(
             RetryScheduled(
-                self.key.host,
-                self.key.model,
-                fact.code,
-                number,
-                self._allowance,
-                wait,
-                kind,
-                fact.maybe_executed,
+                *whose, fact.code, number, self._allowance, wait, kind, maybe_executed=fact.maybe_executed
             )
         )
         return self._pause(wait, kind)
@@ -150,22 +165,29 @@ class Call(Record):
             return self.config.policy(fact.code, "limited")
         return policy
 
-    def _reason_to_stop(self, fact: Fact, policy: ResolvedPolicy, number: int) -> str:
+    def _reason_to_hand_up(self, fact: Fact, policy: ResolvedPolicy) -> str:
+        """Why this is nothing to try again, or not for us; or an empty string."""
         if fact.should_retry is False:
             return "the server forbids a retry"
         if policy.max_attempts == 1 or (fact.retry is Retry.IF_HINT and fact.hint is None):
             return f"{fact.code} is not retried"
+        if self.single and not self.streaming:  # no SDK sends a stream again once it has begun
+            return "a layer above retries"
+        return ""
+
+    def _reason_to_stop(self, fact: Fact, policy: ResolvedPolicy, number: int) -> str:
+        """Why there is no further attempt at what is tried again by policy; or an empty string."""
         exhausted = self._exhausted(fact, policy, number)
         if exhausted:
             return exhausted
-        if self.single and not self.streaming:  # no SDK sends a stream again once it has begun
-            return "a layer above retries"
         if fact.maybe_executed and policy.on_ambiguous == "fail":
             return "the request may have been executed"
         if not self.replayable:
             return "the body cannot be sent again"
         if fact.hint is not None and fact.hint.seconds > policy.max_hint:
-            return f"the server asks for {fact.hint.seconds:g} s"
+            reason = f"the server asks for {fact.hint.seconds:g} s"
+            self.tell(HintRefused(self.number, self.key.host, self.key.model, fact.code, fact.hint, reason))
+            return reason
         return ""
 
     def _exhausted(self, fact: Fact, policy: ResolvedPolicy, number: int) -> str:
@@ -212,10 +234,17 @@ class Call(Record):
     def _too_late(self, now: float, wait: float) -> str:
         """Why a wait of this length must not be begun, or an empty string."""
         if self._deadline is not None and now + wait >= self._deadline:
+            self._meet_deadline(now)
             return "the deadline would pass"
         if now + wait >= self._last_start():
             return "max_elapsed would pass"
         return ""
+
+    def _meet_deadline(self, now: float) -> None:
+        deadline = self.config.deadline
+        if deadline is not None:
+            used = now - self.started
+            self.tell(DeadlineReached(self.number, self.key.host, self.key.model, deadline, used))
 
     def _last_start(self) -> float:
         """When the last attempt may start, by ``max_elapsed``."""
@@ -234,9 +263,15 @@ class Call(Record):
         if fact.code == "refused_stream" and not self._spared:
             self._spared = True
             return True
-        return self.world.store.withdraw(self.key, self.config, policy.cost, now)
+        if self.world.store.withdraw(self.key, self.config, policy.cost, now):
+            return True
+        if self.config.budget.mode != "metrics_only":
+            return False
+        self.tell(ShadowRefused(self.key.host, self.key.model, "budget"))
+        return True
 
-    def _stop(self, reason: str) -> Deliver:
+    def _stop(self, reason: str, *, gave_up: bool = True) -> Deliver:
+        self._gave_up = gave_up
         self._end("failure", reason)
         return DELIVER
 
@@ -259,8 +294,10 @@ class Call(Record):
             if isinstance(granted, Permit):
                 self._permit = granted
                 self._sent_at = now
-                if granted.changes:
-                    self._announce(granted.changes)
+                if granted.news:
+                    self.tell_all(granted.news)
+                if self.world.announcer.everyday:
+                    self._sent()
                 return None
             answer = granted
         if isinstance(answer, Held):
@@ -283,10 +320,11 @@ class Call(Record):
     def _hold(self, held: Held) -> Pause | Deliver | Refuse:
         if not held.patient or self._too_late(self.world.monotonic(), held.seconds):
             return self._refuse("rate_limited", held.retry_after)
-        self.world.announcer.tell(GateWaited(self.key.host, self.key.model, held.seconds))
+        self.tell(GateWaited(self.number, self.key.host, self.key.model, held.seconds))
         return self._pause(held.seconds, "gate")
 
     def _meet_open_circuit(self, refused: Refused) -> Pause | Deliver | Refuse:
+        self.tell_all(refused.news)
         wait = refused.retry_after
         patient = self.config.on_open == "wait" and self._attempts is None
         if patient and not self._too_late(self.world.monotonic(), wait):
@@ -298,7 +336,10 @@ class Call(Record):
         self, kind: str, retry_after: float | None, *, answered: bool | None = None
     ) -> Deliver | Refuse:
         """No further attempt is made. What was answered, or failed, before is the better last word."""
-        self.world.metrics.refused(kind)
+        self.tell(CallRefused(self.number, self.key.host, self.key.model, kind, retry_after))
+        if kind == "deadline":
+            self._meet_deadline(self.world.monotonic())
+        self._gave_up = True
         if answered is None:
             answered = self.fact is not None
         self._end("failure" if self.fact else "refused", kind.replace("_", " "))
@@ -318,11 +359,11 @@ class Call(Record):
         permit, self._permit = self._permit, None
         if permit is not None:
             if fact.hint is not None and self._opened is None:  # or the beginning of its stream has told
-                self.world.store.exhausted(permit, fact.hint.seconds, now)
+                self.tell_all(self.world.store.exhausted(self.key, permit, fact.hint.seconds, now))
             reported = self.world.store.report(
                 self.key, permit, fact, fact.host, fact.model, now, took=self._took(now)
             )
-            self._announce(reported.changes)
+            self.tell_all(reported.news)
         self._end("success", "")
 
 

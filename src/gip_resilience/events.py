@@ -8,32 +8,88 @@ An observer is any object; it has a method for each kind of event it wants, name
 Observers are called in the thread or task of the call that caused the event, outside every lock. One that
 raises is logged once and does not disturb the call.
 
-No event holds a key, a prompt, a header's value or a body.
+No event holds a key, a prompt, a header's value or a body. Names that came from outside (hosts, models, codes) are
+cut and stripped of control characters before they get here.
+
+Events are `msgspec.Struct`: cheap to make (an event nobody wants is not made at all), comparable, and
+``msgspec.to_builtins(event)`` is ready for JSON. ``call`` is the call's number, unique in its process, so that what
+belongs together can be found together; what belongs to a whole scope (circuits, gates) carries none.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Protocol, TypeAlias, get_args
+
+import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from gip_resilience._report import CallReport, Hop
+    from gip_resilience._report import Attempt, CallReport, Hop
     from gip_resilience.breaker import Transition
+    from gip_resilience.hints import Hint
     from gip_resilience.state import CircuitKey
 
 logger = logging.getLogger("gip_resilience")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryScheduled:
+class CallEvent(msgspec.Struct, frozen=True):
+    """What every event of a call has.
+
+    Attributes:
+        call: number of the call.
+        host: whom the call is for.
+        model: the model, or an empty string.
+    """
+
+    call: int
+    host: str
+    model: str
+
+
+# ---- calls and attempts ------------------------------------------------------------------------------------
+
+
+class CallStarted(CallEvent, frozen=True):
+    """A call begins.
+
+    Attributes:
+        part: which part of the model it is for; mostly empty.
+        method: HTTP method.
+        url: without user, password, query and fragment.
+    """
+
+    part: str
+    method: str
+    url: str
+
+
+class AttemptStarted(CallEvent, frozen=True):
+    """A request goes out.
+
+    Attributes:
+        number: of the attempt, from 1.
+    """
+
+    number: int
+
+
+class AttemptEnded(CallEvent, frozen=True):
+    """An attempt has its verdict: it was answered, or failed; a stream's comes when the stream ends.
+
+    Attributes:
+        attempt: what it came to.
+    """
+
+    attempt: Attempt
+
+
+class RetryScheduled(CallEvent, frozen=True):
     """An attempt failed and another one follows.
 
     Attributes:
-        host: whom the call is for.
-        model: the model, or an empty string.
         code: the code of the failure.
         attempt: number of the attempt that failed, from 1.
         max_attempts: how many the call has, by the policies of what it met so far.
@@ -42,8 +98,6 @@ class RetryScheduled:
         maybe_executed: whether the failed attempt may have been executed all the same.
     """
 
-    host: str
-    model: str
     code: str
     attempt: int
     max_attempts: int
@@ -52,79 +106,364 @@ class RetryScheduled:
     maybe_executed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class GateWaited:
-    """A call found the rate-limit gate closed and waits ``wait`` seconds before its next attempt."""
+class HintHonoured(CallEvent, frozen=True):
+    """The server said how long to wait, and the call waits at least as long.
 
-    host: str
-    model: str
+    Attributes:
+        code: the code of the failure.
+        hint: what the server asked for.
+        wait: seconds the call waits.
+    """
+
+    code: str
+    hint: Hint
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class CircuitChanged:
+class HintRefused(CallEvent, frozen=True):
+    """The server asked for a wait that is not waited: the call ends instead, and carries the hint.
+
+    Attributes:
+        code: the code of the failure.
+        hint: what the server asked for.
+        reason: why it is not waited.
+    """
+
+    code: str
+    hint: Hint
+    reason: str
+
+
+class BudgetRefused(CallEvent, frozen=True):
+    """A retry was not sent because the scope's retry budget is spent.
+
+    Attributes:
+        code: the code of the failure.
+        cost: tokens the retry would have cost.
+    """
+
+    code: str
+    cost: float
+
+
+class DeadlineReached(CallEvent, frozen=True):
+    """The call ends because of its deadline: it has passed, or the next wait would not end before it.
+
+    Attributes:
+        deadline: seconds the call was given.
+        elapsed: seconds it has used.
+    """
+
+    deadline: float
+    elapsed: float
+
+
+class CallRefused(CallEvent, frozen=True):
+    """A request was not sent: no leave was given, or none could be waited for.
+
+    Attributes:
+        kind: ``circuit_open``, ``rate_limited`` or ``deadline``.
+        retry_after: seconds after which it makes sense to try again; ``None`` when nobody knows.
+    """
+
+    kind: str
+    retry_after: float | None
+
+
+class CallGaveUp(msgspec.Struct, frozen=True):
+    """A call ends without success though its failure is one that is tried again.
+
+    It was for want of attempts, budget, time, or leave. A failure that nobody would try again is handed up without
+    this, and so is one that a layer above tries again.
+
+    Attributes:
+        call: number of the call.
+        report: what it did.
+    """
+
+    call: int
+    report: CallReport
+
+
+class CallEnded(msgspec.Struct, frozen=True):
+    """A call is over, one way or another.
+
+    Attributes:
+        call: number of the call.
+        report: what it did.
+    """
+
+    call: int
+    report: CallReport
+
+
+# ---- what calls share --------------------------------------------------------------------------------------
+
+
+class GateClosed(msgspec.Struct, frozen=True):
+    """A rate-limit gate closed, or stays closed for longer.
+
+    Attributes:
+        host: whose.
+        model: the model it is of; empty where it is the whole credential's.
+        seconds: until it opens.
+        source: ``hint`` (the server said how long), ``guess``, or ``quota`` (a good answer used it up).
+        lengthened: it was closed already.
+    """
+
+    host: str
+    model: str
+    seconds: float
+    source: str
+    lengthened: bool = False
+
+
+class GateOpened(msgspec.Struct, frozen=True):
+    """The first caller passes a gate that was closed: it opens by the clock, and nobody looks until somebody comes.
+
+    Attributes:
+        host: whose.
+        model: the model it is of; empty where it is the whole credential's.
+        closed_for: seconds it was closed.
+    """
+
+    host: str
+    model: str
+    closed_for: float
+
+
+class GateWaited(CallEvent, frozen=True):
+    """A call found the rate-limit gate closed and waits ``wait`` seconds before its next attempt."""
+
+    wait: float
+
+
+class CircuitChanged(msgspec.Struct, frozen=True):
     """A circuit opened, closed, or let a probe through."""
 
     circuit: CircuitKey
     transition: Transition
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBroken:
-    """An event stream broke, and this is what is done about it.
+class ProbeSent(msgspec.Struct, frozen=True):
+    """A half-open circuit let one request through, to see."""
+
+    circuit: CircuitKey
+
+
+class ShadowRefused(msgspec.Struct, frozen=True):
+    """A guard in ``metrics_only`` mode would have refused, or held, a request that goes out all the same.
 
     Attributes:
-        host: whom the call is for.
+        host: whom the request is for.
         model: the model, or an empty string.
-        hop: how it broke, and what is done.
+        guard: ``circuit``, ``gate`` or ``budget``.
     """
 
     host: str
     model: str
+    guard: str
+
+
+class StateDegraded(msgspec.Struct, frozen=True):
+    """Shared state is not what it should be; calls go on with what there is.
+
+    Attributes:
+        component: which store.
+        reason: what is wrong.
+    """
+
+    component: str
+    reason: str
+
+
+class StateRestored(msgspec.Struct, frozen=True):
+    """Shared state is whole again.
+
+    Attributes:
+        component: which store.
+    """
+
+    component: str
+
+
+# ---- event streams -----------------------------------------------------------------------------------------
+
+
+class StreamOpened(CallEvent, frozen=True):
+    """An event stream begins. The attempt's verdict, and the call's, come when it ends."""
+
+
+class StreamBroken(CallEvent, frozen=True):
+    """An event stream broke, and this is what is done about it.
+
+    Attributes:
+        hop: how it broke, and what is done.
+    """
+
     hop: Hop
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnded:
-    """A call is over, one way or another."""
+class StreamContinued(CallEvent, frozen=True):
+    """A broken stream goes on: the attempt to mend it was answered.
 
-    report: CallReport
+    Attributes:
+        action: how: ``restart``, ``resume`` or ``replay``.
+        attempt: number of the attempt that goes on with it.
+    """
+
+    action: str
+    attempt: int
 
 
-Event = RetryScheduled | GateWaited | CircuitChanged | StreamBroken | CallEnded
+class StreamDiverged(CallEvent, frozen=True):
+    """A replay turned out to be another answer. Nothing of it was handed up.
 
-_METHODS: dict[type[Event], str] = {
-    RetryScheduled: "on_retry_scheduled",
-    GateWaited: "on_gate_waited",
-    CircuitChanged: "on_circuit_changed",
-    StreamBroken: "on_stream_broken",
-    CallEnded: "on_call_ended",
+    Attributes:
+        hop: what is done.
+    """
+
+    hop: Hop
+
+
+class MarkerSupplied(CallEvent, frozen=True):
+    """An answer was whole but for its terminal marker, and was given one.
+
+    Attributes:
+        hop: how it ended.
+    """
+
+    hop: Hop
+
+
+# ---- configuration -----------------------------------------------------------------------------------------
+
+
+class ConfigReloaded(msgspec.Struct, frozen=True):
+    """Another configuration is in force for the calls that start from now on.
+
+    Attributes:
+        source: the file it came from; empty where a program said it.
+        changed: names of the settings that differ.
+    """
+
+    source: str
+    changed: tuple[str, ...]
+
+
+class ConfigRejected(msgspec.Struct, frozen=True):
+    """A watched configuration file is wrong, or gone; the old configuration stays in force.
+
+    Attributes:
+        source: the file.
+        reason: what is wrong, with the setting's path.
+    """
+
+    source: str
+    reason: str
+
+
+Event: TypeAlias = (
+    CallStarted
+    | AttemptStarted
+    | AttemptEnded
+    | RetryScheduled
+    | HintHonoured
+    | HintRefused
+    | BudgetRefused
+    | DeadlineReached
+    | CallRefused
+    | CallGaveUp
+    | CallEnded
+    | GateClosed
+    | GateOpened
+    | GateWaited
+    | CircuitChanged
+    | ProbeSent
+    | ShadowRefused
+    | StateDegraded
+    | StateRestored
+    | StreamOpened
+    | StreamBroken
+    | StreamContinued
+    | StreamDiverged
+    | MarkerSupplied
+    | ConfigReloaded
+    | ConfigRejected
+)
+
+METHODS: dict[type[Event], str] = {
+    kind: "on" + re.sub(r"(?=[A-Z])", "_", kind.__name__).lower() for kind in get_args(Event)
 }
+"""The observer's method for each kind of event: ``on_`` and its name."""
+
+
+# ---- telling -----------------------------------------------------------------------------------------------
+
+
+class Trace(Protocol):
+    """What follows one call closely; made by a tracer's ``trace`` when the call starts.
+
+    Belongs to the call, and to one thread or task at a time as the call does. What it raises is logged once and
+    disturbs nothing.
+    """
+
+    def tell(self, event: Event) -> None:
+        """Something happened to the call. It is told everything but its `CallStarted`."""
+
+    def enter(self, number: int) -> Mapping[str, str]:
+        """Attempt *number* is about to be sent, by this thread or task. Returns headers for it to carry."""
+
+    def leave(self) -> None:
+        """The attempt has an answer, or failed; its body is yet to be read. Same thread or task as `enter`."""
+
+
+class Tracer(Protocol):
+    """An observer that follows each call by itself."""
+
+    def trace(self, started: CallStarted) -> Trace | None:
+        """A call starts. ``None`` for not this one."""
 
 
 class Announcer:
     """Tells observers. Immutable but for remembering which of them has already been reported as broken.
 
     Args:
-        observers: objects with any of the methods ``on_retry_scheduled``, ``on_gate_waited``,
-            ``on_circuit_changed``, ``on_stream_broken``, ``on_call_ended``.
+        observers: objects with any of the methods in `METHODS` (``on_retry_scheduled``, ``on_call_ended``, ...);
+            at most one of them may be a `Tracer`.
+        failed: called whenever one of them raised.
 
     Raises:
-        TypeError: an observer has none of these methods.
+        TypeError: an observer has none of these methods, or there are two tracers.
+
+    Attributes:
+        tracer: the observer that follows each call by itself, if there is one.
+        everyday: whether anybody wants to know of calls that succeed at once.
     """
 
-    __slots__ = ("_broken", "_listeners")
+    __slots__ = ("_broken", "_failed", "_listeners", "everyday", "tracer")
 
-    def __init__(self, observers: Iterable[object]) -> None:
+    def __init__(self, observers: Iterable[object], failed: Callable[[], None] | None = None) -> None:
         self._broken: set[int] = set()
-        self._listeners: dict[type[Event], list[object]] = {}
+        self._listeners: dict[type[Event], list[Callable[[Event], object]]] = {}
+        self._failed = failed
+        self.tracer: Tracer | None = None
         for observer in observers:
-            wanted = [kind for kind, method in _METHODS.items() if callable(getattr(observer, method, None))]
-            if not wanted:
-                expected = ", ".join(_METHODS.values())
-                raise TypeError(f"observer {observer!r} has none of the methods {expected}")
-            for kind in wanted:
-                self._listeners.setdefault(kind, []).append(observer)
+            methods = {kind: getattr(observer, name, None) for kind, name in METHODS.items()}
+            wanted = {kind: method for kind, method in methods.items() if callable(method)}
+            traces = callable(getattr(observer, "trace", None))
+            if not wanted and not traces:
+                expected = ", ".join(METHODS.values())
+                raise TypeError(f"observer {observer!r} has none of the methods {expected}, trace")
+            if traces:
+                if self.tracer is not None:
+                    raise TypeError(f"observer {observer!r} traces calls, and so does {self.tracer!r}")
+                self.tracer = observer  # type: ignore[assignment]  # it has the method, as was just seen
+            for kind, method in wanted.items():
+                self._listeners.setdefault(kind, []).append(method)
+        self.everyday = self.tracer is not None or any(
+            self.wants(kind) for kind in (CallStarted, AttemptStarted, AttemptEnded, CallEnded)
+        )
 
     def wants(self, kind: type[Event]) -> bool:
         """Whether anybody listens: an event nobody wants need not be made."""
@@ -132,10 +471,16 @@ class Announcer:
 
     def tell(self, event: Event) -> None:
         """Tell everybody who wants this kind of event."""
-        for observer in self._listeners.get(type(event), ()):
+        for method in self._listeners.get(type(event), ()):
             try:
-                getattr(observer, _METHODS[type(event)])(event)
-            except Exception:
-                if id(observer) not in self._broken:
-                    self._broken.add(id(observer))
-                    logger.exception("an observer failed; its further failures are not reported")
+                method(event)
+            except Exception as error:
+                self.failed(getattr(method, "__self__", method), error)
+
+    def failed(self, observer: object, error: Exception) -> None:
+        """An observer raised: say so, once for each of them."""
+        if self._failed is not None:
+            self._failed()
+        if id(observer) not in self._broken:
+            self._broken.add(id(observer))
+            logger.error("an observer failed; its further failures are not reported", exc_info=error)

@@ -72,6 +72,18 @@ class Held(NamedTuple):
     patient: bool
 
 
+class GateView(NamedTuple):
+    """What a gate looks like at one moment.
+
+    Attributes:
+        remaining: seconds until it opens; 0 when it is open.
+        waiting: callers in line.
+    """
+
+    remaining: float
+    waiting: int
+
+
 class Gate:
     """When callers of one scope may send again.
 
@@ -79,7 +91,7 @@ class Gate:
         config: spread, cap and guesses; see `gip_resilience.config.GateConfig`.
     """
 
-    __slots__ = ("_claimed", "_config", "_guesses", "_length", "_line", "generation", "until")
+    __slots__ = ("_claimed", "_config", "_guesses", "_length", "_line", "closed_at", "generation", "until")
 
     def __init__(self, config: GateConfig) -> None:
         self._config = config
@@ -89,6 +101,8 @@ class Gate:
         self._length = 0.0
         self._guesses = 0
         self._line: dict[Place, None] = {}
+        self.closed_at: float | None = None
+        """When it closed; ``None`` once somebody has found it open again."""
 
     def enter(self, now: float, chance: float, place: Place | None = None) -> Held | None:
         """May this caller send?
@@ -158,6 +172,11 @@ class Gate:
             place.turn = None
 
     @property
+    def config(self) -> GateConfig:
+        """Its settings."""
+        return self._config
+
+    @property
     def waiting(self) -> int:
         """Callers in line."""
         return len(self._line)
@@ -183,6 +202,8 @@ class Gate:
         else:
             length = min(hint, self._config.max_wait)
             self._claimed = max(self._claimed, now + hint)
+        if length > 0.0 and (self.closed_at is None or now >= self.until):
+            self.closed_at = now
         if now + length > self.until:
             self.until = now + length
             self._length = length
@@ -200,6 +221,14 @@ class Gate:
         if config.exhausted != "off" and config.mode != "off" and 0.0 < seconds <= config.max_wait:
             self.close(now, seconds, generation)
 
+    def opened(self, now: float) -> float | None:
+        """Somebody passes at *now*: seconds the gate had been closed, if nobody has passed since."""
+        closed_at = self.closed_at
+        if closed_at is None or now < self.until - TOLERANCE:
+            return None
+        self.closed_at = None
+        return self.until - closed_at
+
     def passed(self, generation: int) -> None:
         """A call that was sent in the present generation succeeded: the next guess starts small again."""
         if generation == self.generation:
@@ -208,3 +237,17 @@ class Gate:
     def remaining(self, now: float) -> float:
         """Seconds until the gate opens; 0 when it is open."""
         return max(0.0, self.until - now)
+
+    def view(self, now: float) -> GateView:
+        """What it looks like now."""
+        return GateView(self.remaining(now), len(self._line))
+
+    def configure(self, config: GateConfig) -> None:
+        """Take other settings. A gate that is closed stays closed until it would have opened."""
+        self._config = config
+
+    def inherit(self, other: Gate) -> None:
+        """Stay closed for as long as *other*, whose callers come here from now on."""
+        if other.until > self.until:
+            self.until, self._length, self.closed_at = other.until, other._length, other.closed_at
+        self._claimed = max(self._claimed, other._claimed)

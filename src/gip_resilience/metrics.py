@@ -1,147 +1,370 @@
-"""Counts of what was done: exact, cheap, and safe to read at any time."""
+"""Counts of what was done: exact, cheap, and safe to read at any time.
+
+A call that succeeds at its first attempt costs one look-up and a few additions under one lock. Everything else is
+counted off the events that are told of it (`Metrics.count`), so that counts and events cannot disagree.
+"""
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gip_resilience import events, snapshots
+from gip_resilience._config_groups import ObserveConfig
+from gip_resilience.breaker import State
+from gip_resilience.snapshots import Histogram, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-MAX_NAMES = 200
-"""Hosts, models and codes counted apart, each; the rest is counted under `OTHER`, so memory is bounded."""
+    from gip_resilience._report import CallReport
+    from gip_resilience.breaker import BreakerView
+    from gip_resilience.budget import BudgetView
+    from gip_resilience.events import Event
+    from gip_resilience.gate import GateView
 
 OTHER = "other"
+"""Where names are counted that are too many to be counted apart."""
+
+MAX_SCOPES = 1000
+"""Pairs of host and model counted apart: 200 hosts with 200 models each would take 40,000."""
+
+_SECONDS = snapshots.SECONDS
+_NOTHING_SENT = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The counts at one moment; does not change.
+class Present(NamedTuple):
+    """What there is now, by host and model: circuits, closed gates, budgets."""
 
-    Attributes:
-        calls: by (host, model, outcome); the outcomes are those of `gip_resilience.CallReport`.
-        attempts: requests sent, by (host, model, code); ``ok`` is the code of a success.
-        retries: attempts that were not a call's first.
-        waits: seconds paused, by reason (``backoff``, ``hint``, ``gate``, ``circuit``).
-        refusals: calls, or further attempts of them, that were not sent, by reason.
-        opened: how often a circuit opened, by (host, model).
-        streams: event streams: ``opened``, ``breaks``, and what was done about these: ``restart``, ``resume``,
-            ``replay``, ``marker`` (supplied), ``end`` (nothing was missing), ``fail``; ``diverged`` (replays);
-            ``unguarded`` (too long for us).
+    circuits: Mapping[tuple[str, str], BreakerView]
+    gates: Mapping[tuple[str, str], GateView]
+    budgets: Mapping[tuple[str, str], BudgetView]
+
+
+NOTHING = Present({}, {}, {})
+
+
+class _Spread:
+    """A histogram that is being filled."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def view(self) -> Histogram:
+        return Histogram(self.bounds, tuple(self.counts), self.total)
+
+
+class _Scope:
+    """What is counted of one model at one host.
+
+    ``at_once`` holds the calls that succeeded at their first attempt: attempt and call in one.
     """
 
-    calls: Mapping[tuple[str, str, str], int]
-    attempts: Mapping[tuple[str, str, str], int]
-    retries: int
-    waits: Mapping[str, float]
-    refusals: Mapping[str, int]
-    opened: Mapping[tuple[str, str], int]
-    streams: Mapping[str, int]
+    __slots__ = ("at_once", "attempts", "calls", "host", "model", "per_call", "sent", "total")
 
-    def as_dict(self) -> dict[str, object]:
-        """The same as plain dictionaries, ready for JSON: keys of several parts are joined by ``|``."""
-        plain: dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int):
-                value = {k if isinstance(k, str) else "|".join(k): v for k, v in value.items()}
-            plain[field.name] = value
-        return plain
-
-    def total(self, outcome: str | None = None) -> int:
-        """Calls that ended, all or with this *outcome*."""
-        return sum(n for (_, _, ended), n in self.calls.items() if outcome in {None, ended})
-
-    def sent(self, code: str | None = None) -> int:
-        """Requests sent, all or with this *code*."""
-        return sum(n for (_, _, answered), n in self.attempts.items() if code in {None, answered})
+    def __init__(self, host: str, model: str) -> None:
+        self.host = host
+        self.model = model
+        self.at_once = _Spread(_SECONDS)
+        self.total: _Spread | None = None
+        self.sent: _Spread | None = None
+        self.per_call: _Spread | None = None
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.attempts: Counter[str] = Counter()
 
 
 class Metrics:
-    """Counters of one `Resilience`. Thread-safe and task-safe: one lock, held for an addition."""
+    """Counters of one `Resilience`.
 
-    def __init__(self) -> None:
+    Args:
+        limits: how many hosts, models and codes are counted apart.
+        present: reads what there is now; nothing by default.
+
+    Thread-safe and task-safe: one lock, held for an addition. Memory is bounded: beyond the limits, and beyond
+    `MAX_SCOPES` pairs of host and model, things are counted under `OTHER`.
+    """
+
+    def __init__(
+        self, limits: ObserveConfig | None = None, present: Callable[[], Present] = lambda: NOTHING
+    ) -> None:
+        self._limits = ObserveConfig() if limits is None else limits
+        self._present = present
         self._lock = threading.Lock()
-        self._calls: Counter[tuple[str, str, str]] = Counter()
-        self._attempts: Counter[tuple[str, str, str]] = Counter()
-        self._waits: Counter[str] = Counter()
-        self._refusals: Counter[str] = Counter()
-        self._opened: Counter[tuple[str, str]] = Counter()
-        self._streams: Counter[str] = Counter()
-        self._retries = 0
+        self._clear()
+
+    def _clear(self) -> None:
         self._hosts: set[str] = set()
         self._models: set[str] = set()
         self._codes: set[str] = set()
+        self._scopes: dict[tuple[str, str], _Scope] = {}
+        self._retries = self._gave_up = self._observer_failures = 0
+        self._waits: dict[str, _Spread] = {}
+        self._refusals: Counter[str] = Counter()
+        self._hints: Counter[str] = Counter()
+        self._opened: Counter[tuple[str, str]] = Counter()
+        self._transitions: Counter[tuple[str, str, str, str]] = Counter()
+        self._probes: Counter[tuple[str, str]] = Counter()
+        self._gates: Counter[tuple[str, str]] = Counter()
+        self._shadowed: Counter[str] = Counter()
+        self._streams: Counter[str] = Counter()
+        self._breaks: Counter[tuple[str, str, str, str]] = Counter()
+        self._reloads: Counter[str] = Counter()
+        self._degraded: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        return f"<Metrics calls={sum(self._calls.values())} attempts={sum(self._attempts.values())}>"
+        seen = self.snapshot()
+        return f"<Metrics calls={seen.total()} attempts={seen.sent()}>"
 
-    def succeeded(self, host: str, model: str) -> None:
-        """A call succeeded at its first attempt: the everyday case, in one step."""
-        with self._lock:
-            if model not in self._models or host not in self._hosts:
-                host, model = self._names(host, model)
-            self._attempts[host, model, "ok"] += 1
-            self._calls[host, model, "success"] += 1
+    # ---- counting ----------------------------------------------------------------------------------------
 
-    def attempted(self, host: str, model: str, code: str, *, retry: bool) -> None:
-        """A request was sent and this is the code of its answer."""
+    def succeeded(self, host: str, model: str, took: float) -> None:
+        """A call succeeded at its first attempt, in *took* seconds: the everyday case, in one step."""
         with self._lock:
-            host, model = self._names(host, model)
-            self._attempts[host, model, _bounded(self._codes, code)] += 1
-            self._retries += retry
+            scope = self._scopes.get((host, model))
+            if scope is None:
+                scope = self._scope(host, model)
+            spread = scope.at_once
+            spread.counts[bisect_left(_SECONDS, took)] += 1
+            spread.total += took
 
     def waited(self, reason: str, seconds: float) -> None:
         """A call begins a pause."""
         with self._lock:
-            self._waits[reason] += seconds  # type: ignore[assignment]  # Counter's stub knows only int
+            spread = self._waits.get(reason)
+            if spread is None:
+                spread = self._waits[reason] = _Spread(_SECONDS)
+            spread.add(seconds)
 
-    def refused(self, reason: str) -> None:
-        """A request was not sent."""
+    def observer_failed(self) -> None:
+        """An observer raised."""
         with self._lock:
-            self._refusals[reason] += 1
+            self._observer_failures += 1
 
-    def opened(self, host: str, model: str) -> None:
-        """A circuit opened."""
+    def count(self, event: Event) -> None:
+        """Count what happened."""
+        if isinstance(event, _UNCOUNTED):
+            return
         with self._lock:
-            self._opened[self._names(host, model)] += 1
+            match event:
+                case events.AttemptEnded():
+                    self._attempt_ended(event)
+                case events.CallEnded():
+                    self._call_ended(event.report)
+                case events.CallGaveUp():
+                    self._gave_up += 1
+                case events.CallRefused():
+                    self._refusals[event.kind] += 1
+                case events.BudgetRefused():
+                    self._refusals["budget"] += 1
+                case events.HintHonoured():
+                    self._hints["honoured"] += 1
+                case events.HintRefused():
+                    self._hints["refused"] += 1
+                case events.ShadowRefused():
+                    self._shadowed[event.guard] += 1
+                case events.CircuitChanged():
+                    self._circuit_changed(event)
+                case events.ProbeSent():
+                    self._probes[self._names(*event.circuit)] += 1
+                case events.GateClosed():
+                    if not event.lengthened:
+                        self._gates[self._names(event.host, event.model)] += 1
+                case events.StreamOpened():
+                    self._streams["opened"] += 1
+                case events.StreamBroken():
+                    self._stream_broken(event)
+                case events.StreamDiverged():
+                    self._streams["diverged"] += 1
+                case events.ConfigReloaded():
+                    self._reloads["applied"] += 1
+                case events.ConfigRejected():
+                    self._reloads["rejected"] += 1
+                case events.StateDegraded():
+                    self._degraded[event.component] += 1
 
-    def streamed(self, what: str) -> None:
-        """Something happened to an event stream."""
-        with self._lock:
-            self._streams[what] += 1
+    def _attempt_ended(self, event: events.AttemptEnded) -> None:
+        attempt = event.attempt
+        scope = self._scope(event.host, event.model)
+        if scope.sent is None:
+            scope.sent = _Spread(_SECONDS)
+        scope.sent.add(attempt.elapsed)
+        scope.attempts[self._code(attempt.code)] += 1
+        self._retries += attempt.number > 1
 
-    def ended(self, host: str, model: str, outcome: str) -> None:
-        """A call that did not succeed at once is over."""
-        with self._lock:
-            host, model = self._names(host, model)
-            self._calls[host, model, outcome] += 1
+    def _call_ended(self, report: CallReport) -> None:
+        scope = self._scope(report.host, report.model)
+        if scope.total is None or scope.per_call is None:
+            scope.total, scope.per_call = _Spread(_SECONDS), _Spread(snapshots.ATTEMPTS)
+        scope.total.add(report.elapsed)
+        scope.per_call.add(len(report.attempts))
+        code = report.attempts[-1].code if report.attempts else _NOTHING_SENT
+        if not report.attempts and report.outcome == "refused":
+            code = report.reason.replace(" ", "_")
+        scope.calls[self._code(code), report.outcome] += 1
+
+    def _circuit_changed(self, event: events.CircuitChanged) -> None:
+        host, model = self._names(*event.circuit)
+        change = event.transition
+        self._transitions[host, model, str(change.after), str(change.reason)] += 1
+        if change.after is State.OPEN:
+            self._opened[host, model] += 1
+
+    def _stream_broken(self, event: events.StreamBroken) -> None:
+        hop = event.hop
+        self._streams[hop.action] += 1
+        if hop.action != "unguarded":
+            self._streams["breaks"] += 1
+            where = self._names(event.host, event.model)
+            self._breaks[(*where, self._code(hop.code), hop.action)] += 1
+
+    # ---- reading -----------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """All counts, taken at one moment."""
+        present = self._present()
         with self._lock:
-            return Snapshot(
-                MappingProxyType(dict(self._calls)),
-                MappingProxyType(dict(self._attempts)),
-                self._retries,
-                MappingProxyType(dict(self._waits)),
-                MappingProxyType(dict(self._refusals)),
-                MappingProxyType(dict(self._opened)),
-                MappingProxyType(dict(self._streams)),
-            )
+            return self._view(present)
+
+    def reset(self) -> Snapshot:
+        """Begin again at 0. Returns what was counted until now; nothing is lost or counted twice in between."""
+        present = self._present()
+        with self._lock:
+            seen = self._view(present)
+            self._clear()
+        return seen
+
+    def limit(self, limits: ObserveConfig) -> None:
+        """Count other numbers of names apart. Names that are counted already stay."""
+        with self._lock:
+            self._limits = limits
+
+    def _view(self, present: Present) -> Snapshot:
+        """Needs the lock."""
+        scopes = {(scope.host, scope.model): scope for scope in self._scopes.values()}
+        return Snapshot(
+            calls=_frozen(_calls(scopes.values())),
+            attempts=_frozen(_attempts(scopes.values())),
+            retries=self._retries,
+            call_attempts=_spreads((where, _per_call(scope)) for where, scope in scopes.items()),
+            call_seconds=_spreads(
+                (where, _sum(scope.at_once, scope.total)) for where, scope in scopes.items()
+            ),
+            attempt_seconds=_spreads(
+                (where, _sum(scope.at_once, scope.sent)) for where, scope in scopes.items()
+            ),
+            waits=_frozen({reason: spread.total for reason, spread in self._waits.items()}),
+            wait_seconds=_spreads((reason, spread.view()) for reason, spread in self._waits.items()),
+            refusals=_frozen(self._refusals),
+            gave_up=self._gave_up,
+            hints=_frozen(self._hints),
+            opened=_frozen(self._opened),
+            transitions=_frozen(self._transitions),
+            probes=_frozen(self._probes),
+            gates=_frozen(self._gates),
+            shadowed=_frozen(self._shadowed),
+            streams=_frozen(self._streams),
+            breaks=_frozen(self._breaks),
+            reloads=_frozen(self._reloads),
+            degraded=_frozen(self._degraded),
+            observer_failures=self._observer_failures,
+            circuits=_frozen(present.circuits),
+            closed_gates=_frozen(present.gates),
+            budgets=_frozen(present.budgets),
+        )
+
+    # ---- names (all need the lock) -----------------------------------------------------------------------
 
     def _names(self, host: str, model: str) -> tuple[str, str]:
-        """Needs the lock."""
-        return _bounded(self._hosts, host), _bounded(self._models, model)
+        return (
+            _bounded(self._hosts, host, self._limits.max_hosts),
+            _bounded(self._models, model, self._limits.max_models),
+        )
+
+    def _code(self, code: str) -> str:
+        return _bounded(self._codes, code, self._limits.max_codes)
+
+    def _scope(self, host: str, model: str) -> _Scope:
+        where = self._names(host, model)
+        scope = self._scopes.get(where)
+        if scope is None and len(self._scopes) >= MAX_SCOPES:
+            where = OTHER, OTHER
+            scope = self._scopes.get(where)
+        if scope is None:
+            scope = self._scopes[where] = _Scope(*where)
+        return scope
 
 
-def _bounded(seen: set[str], name: str) -> str:
+_UNCOUNTED = (
+    events.AttemptStarted,
+    events.CallStarted,
+    events.DeadlineReached,
+    events.GateOpened,
+    events.GateWaited,
+    events.MarkerSupplied,
+    events.RetryScheduled,
+    events.StateRestored,
+    events.StreamContinued,
+)
+"""Counted by another event, or by `Metrics.waited`."""
+
+
+def _bounded(seen: set[str], name: str, most: int) -> str:
     if name in seen:
         return name
-    if len(seen) >= MAX_NAMES:
+    if len(seen) >= most:
         return OTHER
     seen.add(name)
     return name
+
+
+def _frozen(table: Mapping[Any, Any]) -> Any:
+    return MappingProxyType(dict(table))
+
+
+def _spreads(pairs: Iterable[tuple[Any, Histogram]]) -> Any:
+    return MappingProxyType({key: spread for key, spread in pairs if any(spread.counts)})
+
+
+def _sum(at_once: _Spread, others: _Spread | None) -> Histogram:
+    return at_once.view() if others is None else at_once.view() + others.view()
+
+
+def _per_call(scope: _Scope) -> Histogram:
+    """Every call that succeeded at once had one attempt."""
+    once = sum(scope.at_once.counts)
+    bounds = snapshots.ATTEMPTS
+    first = Histogram(bounds, (once, *(0 for _ in bounds)), float(once))
+    return first if scope.per_call is None else first + scope.per_call.view()
+
+
+def _calls(scopes: Iterable[_Scope]) -> dict[tuple[str, str, str, str], int]:
+    found = {}
+    for scope in scopes:
+        once = sum(scope.at_once.counts)
+        counts = Counter(scope.calls)
+        if once:
+            counts["ok", "success"] += once
+        found.update({(scope.host, scope.model, *key): count for key, count in counts.items()})
+    return found
+
+
+def _attempts(scopes: Iterable[_Scope]) -> dict[tuple[str, str, str], int]:
+    found = {}
+    for scope in scopes:
+        once = sum(scope.at_once.counts)
+        counts = Counter(scope.attempts)
+        if once:
+            counts["ok"] += once
+        found.update({(scope.host, scope.model, code): count for code, count in counts.items()})
+    return found

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from gip_resilience._drains import Drains
-from gip_resilience._record import Surroundings
+from gip_resilience._record import Record, Surroundings
 from gip_resilience.breaker import BreakerView, Control
 from gip_resilience.clock import SystemClock
 from gip_resilience.config import Config, Overrides
 from gip_resilience.engine import Call
-from gip_resilience.events import Announcer, CircuitChanged
+from gip_resilience.events import Announcer, ConfigReloaded
+from gip_resilience.gate import GateView
 from gip_resilience.logs import LogObserver
-from gip_resilience.metrics import Metrics
+from gip_resilience.metrics import Metrics, Present
 from gip_resilience.state import CircuitKey, MemoryStore, ScopeKey
 from gip_resilience.target import clean_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from gip_resilience.budget import BudgetView
     from gip_resilience.clock import Clock
+    from gip_resilience.events import Event
     from gip_resilience.state import Store
     from gip_resilience.target import Target
 
@@ -62,30 +67,94 @@ class Resilience:
     ) -> None:
         if config is None:
             config = Config()
-        elif not isinstance(config, Config):
-            raise TypeError(
-                f"config: expected a gip_resilience.Config, got {type(config).__name__}"
-                " (Config.from_dict and Config.load make one)"
-            )
+        _require_config(config)
         if part is not None and not callable(part):
             raise TypeError(
                 f"part: expected a function of a gip_resilience.Target, got {type(part).__name__}"
             )
+        observers = tuple(observers)
         self.config = config
         self._part = part
         self.clock: Clock = SystemClock() if clock is None else clock
         self.store: Store = MemoryStore(chance=chance) if store is None else store
-        self.metrics = Metrics()
-        announcer = Announcer((LogObserver(), *observers))
-        self.breakers = Breakers(self, announcer)
+        self.metrics = Metrics(config.observe, self._present)
+        self._logs = LogObserver(self.clock.monotonic, config.observe)
+        self._announcer = Announcer((self._logs, *observers), self.metrics.observer_failed)
+        self.breakers = Breakers(self)
         self.drains = Drains(self.clock.monotonic)
-        self._world = Surroundings(self.store, self.clock.monotonic, chance, self.metrics, announcer)
+        self._dropped: deque[Record] = deque()
+        self._world = Surroundings(
+            self.store, self.clock.monotonic, chance, self.metrics, self._announcer, self._dropped.append
+        )
+        self._reloading = threading.Lock()
+        for observer in observers:
+            if callable(bind := getattr(observer, "bind", None)):
+                bind(self)
 
     def __repr__(self) -> str:
         return f"Resilience({self.config!r}, store={self.store!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.config,), None if self._part is None else {"_part": self._part}
+
+    def reload(self, config: Config, *, source: str = "") -> None:
+        """Put another configuration in force, for every call that starts from now on.
+
+        Calls under way keep the policies they started with, streams included. What calls share takes the new
+        settings at once and keeps what it knows: an open circuit stays open until it would have closed, a closed gate
+        closed, a half-spent budget half-spent. What was said by `override` goes on top of the new configuration.
+
+        Thread-safe: one reload after the other, and each call sees one configuration or the other.
+
+        Args:
+            config: takes the place of the whole configuration; `Config.replace` makes one that differs in parts.
+            source: where it comes from, for those who are told (`gip_resilience.events.ConfigReloaded`).
+
+        Raises:
+            TypeError: ``config`` is not a `Config`.
+        """
+        _require_config(config)
+        with self._reloading:
+            before = self.config
+            changed = tuple(name for name in config.kinds if getattr(config, name) != getattr(before, name))
+            self.store.configure(config)
+            self.metrics.limit(config.observe)
+            self._logs.limit(config.observe)
+            self.config = config
+        self.tell(ConfigReloaded(source, changed))
+
+    def tell(self, event: Event) -> None:
+        """Count an event, and tell observers of it; for stores and adapters."""
+        self.metrics.count(event)
+        self._announcer.tell(event)
+
+    def _present(self) -> Present:
+        """What there is now. Of several credentials of a model the worst is shown."""
+        self._sweep()
+        now = self.clock.monotonic()
+        gates: dict[tuple[str, str], GateView] = {}
+        for key, gate in self.store.gates(now).items():
+            seen = gates.get((key.host, key.model))
+            if seen is not None:
+                gate = GateView(max(gate.remaining, seen.remaining), gate.waiting + seen.waiting)
+            gates[key.host, key.model] = gate
+        budgets: dict[tuple[str, str], BudgetView] = {}
+        for key, budget in self.store.budgets().items():
+            where = (key.host, key.model)
+            budgets[where] = min(budgets.get(where, budget), budget)
+        return Present(dict(self.store.circuits(now).items()), gates, budgets)
+
+    def _sweep(self) -> None:
+        """End the calls whose streams were dropped.
+
+        The collector that found them may have been at work inside one of our locks, so it can only leave a note.
+        """
+        while self._dropped:
+            try:
+                call = self._dropped.popleft()
+            except IndexError:
+                return
+            call.stream_left("the stream was dropped before its end")
 
     @contextmanager
     def override(self, **changes: Any) -> Iterator[None]:
@@ -120,6 +189,7 @@ class Resilience:
         overrides: Overrides | None = None,
         part: str = "",
         target: Callable[[str], Target] | None = None,
+        asked: Callable[[], tuple[str, str]] | None = None,
     ) -> Call:
         """Begin a call; for adapters.
 
@@ -132,10 +202,13 @@ class Resilience:
             overrides: for this request alone, over those of `override`.
             part: the part of the model it is for, unless the key function says.
             target: given the model's name, what the key function is shown; not called without such a function.
+            asked: says method and URL of the request, for those who follow every call.
 
         Raises:
             TypeError: the key function returned something else than a string.
         """
+        if self._dropped:
+            self._sweep()
         config = self.config
         active = _overrides.get()
         if active or overrides is not None:
@@ -151,7 +224,16 @@ class Resilience:
             if not isinstance(label, str):
                 raise TypeError(f"part: expected the function to return a str, got {type(label).__name__}")
             part = clean_name(label)
-        return Call(self._world, config, ScopeKey(host, credential, model, part), sdk=sdk, single=single)
+        key = ScopeKey(host, credential, model, part)
+        return Call(self._world, config, key, sdk=sdk, single=single, asked=asked)
+
+
+def _require_config(config: object) -> None:
+    if not isinstance(config, Config):
+        raise TypeError(
+            f"config: expected a gip_resilience.Config, got {type(config).__name__}"
+            " (Config.from_dict and Config.load make one)"
+        )
 
 
 class Breakers:
@@ -162,9 +244,8 @@ class Breakers:
     names, pairs of host and model. All methods are thread-safe.
     """
 
-    def __init__(self, brain: Resilience, announcer: Announcer) -> None:
+    def __init__(self, brain: Resilience) -> None:
         self._brain = brain
-        self._announcer = announcer
 
     def __repr__(self) -> str:
         states = {" ".join(filter(None, key)): str(view.state) for key, view in self.all().items()}
@@ -210,8 +291,8 @@ class Breakers:
     def reset(self, host: str | None = None, model: str = "", part: str = "") -> None:
         """Close a circuit, or all of them, and forget what was learned. Observers are told of each that closes."""
         key = None if host is None else CircuitKey(host, model, part)
-        for circuit, change in self._brain.store.reset(key):
-            self._announcer.tell(CircuitChanged(circuit, change))
+        for event in self._brain.store.reset(key, self._brain.clock.monotonic()):
+            self._brain.tell(event)
 
     def _control(self, key: CircuitKey, control: Control) -> None:
-        self._brain.store.control(key, control, self._brain.config)
+        self._brain.store.control(key, control, self._brain.config, self._brain.clock.monotonic())

@@ -7,6 +7,8 @@ place in its line (`Store.queue`, `Store.leave`). The contract for every store, 
 * it never raises and never waits: an answer about a remote state comes from a local copy;
 * no lock is held when a method returns, so none is ever held across a request or a pause;
 * nobody is woken: a caller that must wait is told how long, and asks again with its `Place` in the line;
+* what it notices on the way (a circuit that changed, a gate that closed) it returns as `News`, and whoever asked
+  tells it on;
 * a `Permit` carries the generation it was given in, so a late report cannot change a newer state;
 * permits of calls that never come back run out by themselves (a probe's lease).
 
@@ -18,10 +20,11 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from gip_resilience.breaker import (
     REFUSED,
+    SHADOWED,
     UNCOUNTED,
     Breaker,
     BreakerView,
@@ -32,13 +35,23 @@ from gip_resilience.breaker import (
 )
 from gip_resilience.budget import Budget
 from gip_resilience.defaults import BUDGET_HOST_FACTOR
+from gip_resilience.events import (
+    CircuitChanged,
+    GateClosed,
+    GateOpened,
+    ProbeSent,
+    ShadowRefused,
+    StateDegraded,
+)
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.taxonomy import Retry, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gip_resilience.budget import BudgetView
     from gip_resilience.config import Config
+    from gip_resilience.gate import GateView
     from gip_resilience.taxonomy import Fact
 
 K = TypeVar("K")
@@ -86,8 +99,8 @@ class CircuitKey(_HostAndModel):
         return super().__new__(cls, host, f"{model}@{part}" if part else model)
 
 
-Change = tuple[CircuitKey, Transition]
-"""A circuit, and how its state changed."""
+News: TypeAlias = CircuitChanged | ProbeSent | GateClosed | GateOpened | ShadowRefused | StateDegraded
+"""What a store notices while it is asked."""
 
 
 class Permit:
@@ -96,18 +109,18 @@ class Permit:
     Attributes:
         probe: whether this call is a half-open circuit's probe.
         timed: whether it matters how long the call takes.
-        changes: circuits that this call made half-open by becoming their probe.
+        news: what was noticed when it was given.
     """
 
     __slots__ = (
         "budget",
-        "changes",
         "gate",
         "gate_generation",
         "host",
         "host_ticket",
         "model",
         "model_ticket",
+        "news",
         "probe",
         "timed",
     )
@@ -122,7 +135,7 @@ class Permit:
         self.gate_generation = gate.generation
         self.probe = False
         self.timed = False
-        self.changes: tuple[Change, ...] = ()
+        self.news: tuple[News, ...] = ()
 
 
 class Refused(NamedTuple):
@@ -131,25 +144,27 @@ class Refused(NamedTuple):
     Attributes:
         circuit: which one.
         retry_after: seconds until the next call would be admitted.
+        news: what was noticed on the way.
     """
 
     circuit: CircuitKey
     retry_after: float
+    news: tuple[News, ...] = ()
 
 
 class Reported(NamedTuple):
     """What a report changed.
 
     Attributes:
-        changes: circuits that changed their state.
+        news: what changed.
         gate_wait: seconds the gate stays closed; 0 when it is open.
-        gate_news: whether this answer closed the gate (and not one that was sent before it closed).
+        early: whether the request was sent before the gate closed, by another's answer.
         open_for: seconds the circuit in the way stays open; 0 when none is.
     """
 
-    changes: tuple[Change, ...] = ()
+    news: tuple[News, ...] = ()
     gate_wait: float = 0.0
-    gate_news: bool = True
+    early: bool = False
     open_for: float = 0.0
 
 
@@ -195,7 +210,7 @@ class Store(Protocol):
         Host and model verdicts may differ from the fact's by policy.
         """
 
-    def exhausted(self, permit: Permit, seconds: float, now: float) -> None:
+    def exhausted(self, key: ScopeKey, permit: Permit, seconds: float, now: float) -> tuple[News, ...]:
         """A good answer says that its quota is used up for *seconds*."""
 
     def abandon(self, permit: Permit, now: float) -> None:
@@ -207,11 +222,20 @@ class Store(Protocol):
     def circuits(self, now: float) -> dict[CircuitKey, BreakerView]:
         """All circuits that exist, as they look now."""
 
-    def control(self, key: CircuitKey, control: Control, config: Config) -> None:
+    def gates(self, now: float) -> dict[ScopeKey, GateView]:
+        """All gates that are closed now."""
+
+    def budgets(self) -> dict[ScopeKey, BudgetView]:
+        """What is left of every budget; a host's own has neither credential nor model."""
+
+    def control(self, key: CircuitKey, control: Control, config: Config, now: float) -> None:
         """Put an operator's decision over a circuit, made first if need be."""
 
-    def reset(self, key: CircuitKey | None) -> tuple[Change, ...]:
+    def reset(self, key: CircuitKey | None, now: float) -> tuple[News, ...]:
         """Close a circuit (all, with ``None``) and forget what it learned. Returns what changed its state."""
+
+    def configure(self, config: Config) -> None:
+        """Take other settings for everything shared, what exists included. Nothing that was learned is lost."""
 
 
 class _Line:
@@ -253,6 +277,8 @@ class MemoryStore:
         self._circuits: dict[CircuitKey, Breaker] = {}
         self._gates: dict[ScopeKey, Gate] = {}
         self._budgets: dict[str, Budget] = {}
+        self._config: Config | None = None
+        self._lost = 0
 
     def __repr__(self) -> str:
         return f"<MemoryStore scopes={len(self._lines)} circuits={len(self._circuits)}>"
@@ -269,21 +295,42 @@ class MemoryStore:
                 line.used = True
             if first:
                 line.budget.call(now)
-            if (line.gate.until > now or place is not None) and config.gate.mode != "off":
-                held = line.gate.enter(now, self._chance(), place)
+            gate = line.gate
+            news: tuple[News, ...] = ()
+            if (gate.closed_at is not None or place is not None) and config.gate.mode != "off":
+                held, news = self._pass_gate(key, gate, config, now, place)
                 if held is not None:
                     return held
-            permit = Permit(line.host, line.model, line.gate, line.budget)
+            permit = Permit(line.host, line.model, gate, line.budget)
             permit.timed = config.breaker.slow_call is not None
+            if self._lost:
+                news += (self._degraded(),)
+            if news:
+                permit.news = news
             if config.breaker.mode == "off" and not line.overruled:
                 return permit
             return _pass_circuits(key, permit, now)
+
+    def _pass_gate(
+        self, key: ScopeKey, gate: Gate, config: Config, now: float, place: Place | None
+    ) -> tuple[Held | None, tuple[News, ...]]:
+        """Needs the lock."""
+        host, model = key.host, key.model if config.gate.scope == "model" else ""
+        if config.gate.mode == "metrics_only":
+            if gate.remaining(now) > 0.0:
+                return None, (ShadowRefused(key.host, key.model, "gate"),)
+        else:
+            held = gate.enter(now, self._chance(), place)
+            if held is not None:
+                return held, ()
+        closed_for = gate.opened(now)
+        return None, () if closed_for is None else (GateOpened(host, model, closed_for),)
 
     def queue(self, key: ScopeKey, config: Config, now: float, place: Place) -> Held | None:
         """See `Store.queue`."""
         with self._lock:
             line = self._lines.get(key) or self._add_line(key, config, now)
-            return line.gate.enter(now, self._chance(), place) if config.gate.mode != "off" else None
+            return line.gate.enter(now, self._chance(), place) if config.gate.mode == "on" else None
 
     def leave(self, place: Place) -> None:
         """See `Store.leave`."""
@@ -291,10 +338,20 @@ class MemoryStore:
             if place.gate is not None:
                 place.gate.leave(place)
 
-    def exhausted(self, permit: Permit, seconds: float, now: float) -> None:
+    def exhausted(self, key: ScopeKey, permit: Permit, seconds: float, now: float) -> tuple[News, ...]:
         """See `Store.exhausted`."""
         with self._lock:
-            permit.gate.exhaust(now, seconds, permit.gate_generation)
+            gate = permit.gate
+            until = gate.until
+            gate.exhaust(now, seconds, permit.gate_generation)
+            return self._closed(key, gate, until, "quota", now)
+
+    def _closed(self, key: ScopeKey, gate: Gate, until: float, source: str, now: float) -> tuple[News, ...]:
+        """What to say of a gate that was closed *until* then (needs the lock)."""
+        if gate.until <= max(until, now) or gate.config.mode == "off":
+            return ()
+        model = key.model if gate.config.scope == "model" else ""
+        return (GateClosed(key.host, model, gate.until - now, source, lengthened=until > now),)
 
     def report(
         self,
@@ -319,7 +376,7 @@ class MemoryStore:
                         permit.model.report(permit.model_ticket, model, now)
                     return UNCHANGED
             hint = fact.hint.seconds if fact.hint and not fact.ok else None
-            changes = []
+            news: list[News] = []
             open_for = 0.0
             # A slow model is no slow host, unless nobody knows whose answer it was.
             whose = took if permit.model is None else 0.0
@@ -327,16 +384,19 @@ class MemoryStore:
                 (CircuitKey(key.host), permit.host, permit.host_ticket, host, whose),
                 (CircuitKey(key.host, key.model, key.part), permit.model, permit.model_ticket, model, took),
             ):
-                if breaker is None or ticket == UNCOUNTED:
+                if breaker is None or ticket in {UNCOUNTED, SHADOWED}:
                     continue
                 change = breaker.report(ticket, verdict, now, hint=hint, chance=self._chance(), took=seconds)
                 if change:
-                    changes.append((circuit, change))
+                    news.append(CircuitChanged(circuit, change))
                 open_for = max(open_for, breaker.retry_after(now))
             if fact.retry is not Retry.AFTER_RESET:
-                return Reported(tuple(changes), open_for=open_for)
-            news = permit.gate.close(now, hint, permit.gate_generation)
-            return Reported(tuple(changes), permit.gate.remaining(now), news, open_for)
+                return Reported(tuple(news), open_for=open_for)
+            gate = permit.gate
+            until = gate.until
+            early = not gate.close(now, hint, permit.gate_generation)
+            news += self._closed(key, gate, until, "guess" if hint is None else "hint", now)
+            return Reported(tuple(news), gate.remaining(now), early, open_for)
 
     def abandon(self, permit: Permit, now: float) -> None:
         """See `Store.abandon`."""
@@ -356,42 +416,84 @@ class MemoryStore:
         with self._lock:
             return {key: breaker.view(now) for key, breaker in self._circuits.items()}
 
-    def control(self, key: CircuitKey, control: Control, config: Config) -> None:
+    def gates(self, now: float) -> dict[ScopeKey, GateView]:
+        """See `Store.gates`."""
+        with self._lock:
+            return {key: gate.view(now) for key, gate in self._gates.items() if gate.until > now}
+
+    def budgets(self) -> dict[ScopeKey, BudgetView]:
+        """See `Store.budgets`."""
+        with self._lock:
+            found = {ScopeKey(host, "", ""): budget.view() for host, budget in self._budgets.items()}
+            return found | {key: line.budget.view() for key, line in self._lines.items() if key.model}
+
+    def control(self, key: CircuitKey, control: Control, config: Config, now: float) -> None:
         """See `Store.control`."""
         with self._lock:
-            self._circuit(key, config).override(control)
+            self._circuit(key, config, now).override(control)
 
-    def reset(self, key: CircuitKey | None) -> tuple[Change, ...]:
+    def reset(self, key: CircuitKey | None, now: float) -> tuple[News, ...]:
         """See `Store.reset`."""
         with self._lock:
             chosen = [(name, breaker) for name, breaker in self._circuits.items() if key in {None, name}]
-            changes = [(name, breaker.reset()) for name, breaker in chosen]
-        return tuple((name, change) for name, change in changes if change is not None)
+            changes = [(name, breaker.reset(now)) for name, breaker in chosen]
+        return tuple(CircuitChanged(name, change) for name, change in changes if change is not None)
+
+    def configure(self, config: Config) -> None:
+        """See `Store.configure`. Of several brains that share a store the last word counts."""
+        with self._lock:
+            self._config = config
+            for breaker in self._circuits.values():
+                breaker.configure(config.breaker)
+            for budget in self._budgets.values():
+                budget.configure(config.budget)
+            for gate in self._gates.values():
+                gate.configure(config.gate)
+            for key, line in self._lines.items():
+                line.budget.configure(config.budget)
+                gate = self._gate(key, config)
+                if gate is not line.gate:  # another scope
+                    gate.inherit(line.gate)
+                    line.gate = gate
 
     def _add_line(self, key: ScopeKey, config: Config, now: float) -> _Line:
         """Needs the lock."""
+        if self._config is not None:
+            config = self._config  # a call that began before it came may still be under way
         if len(self._lines) >= self._max_keys:
             self._forget(now)
-        host = self._circuit(CircuitKey(key.host), config)
+        host = self._circuit(CircuitKey(key.host), config, now)
         name = CircuitKey(key.host, key.model, key.part)
-        model = self._circuit(name, config) if key.model or key.part else None
-        gated = key if config.gate.scope == "model" else ScopeKey(key.host, key.credential, "")
-        gate = self._gates.get(gated)
-        if gate is None:
-            gate = self._gates[gated] = Gate(config.gate)
+        model = self._circuit(name, config, now) if key.model or key.part else None
         shared = self._budgets.get(key.host)
         if shared is None:
             shared = Budget(config.budget, now, factor=BUDGET_HOST_FACTOR)
             self._budgets[key.host] = shared
-        line = self._lines[key] = _Line(host, model, gate, Budget(config.budget, now, shared))
+        line = _Line(host, model, self._gate(key, config), Budget(config.budget, now, shared))
+        self._lines[key] = line
         return line
 
-    def _circuit(self, key: CircuitKey, config: Config) -> Breaker:
+    def _gate(self, key: ScopeKey, config: Config) -> Gate:
+        """Needs the lock."""
+        name = key if config.gate.scope == "model" else ScopeKey(key.host, key.credential, "")
+        gate = self._gates.get(name)
+        if gate is None:
+            gate = self._gates[name] = Gate(config.gate)
+        return gate
+
+    def _circuit(self, key: CircuitKey, config: Config, now: float) -> Breaker:
         """Needs the lock."""
         breaker = self._circuits.get(key)
         if breaker is None:
-            breaker = self._circuits[key] = Breaker(config.breaker)
+            breaker = self._circuits[key] = Breaker(config.breaker, now)
         return breaker
+
+    def _degraded(self) -> StateDegraded:
+        """Needs the lock."""
+        lost, self._lost = self._lost, 0
+        return StateDegraded(
+            "memory", f"{lost} circuits or gates forgotten that were not at rest: too many names"
+        )
 
     def _forget(self, now: float) -> None:
         """Make room (needs the lock): second chance for scopes, then what no scope leads to and is at rest.
@@ -416,41 +518,50 @@ class MemoryStore:
         # leads to stays all the same (a host's circuit is the oldest of all), and so does an operator's word, and a
         # gate with somebody in line.
         excess = len(self._circuits) - 2 * self._max_keys
-        _drop(self._circuits, lambda b: id(b) not in breakers and not b.overruled, excess)
+        self._lost += _drop(self._circuits, lambda b: id(b) not in breakers and not b.overruled, excess)
         excess = len(self._gates) - 2 * self._max_keys
-        _drop(self._gates, lambda gate: id(gate) not in gates and not gate.waiting, excess)
+        self._lost += _drop(self._gates, lambda gate: id(gate) not in gates and not gate.waiting, excess)
 
 
 def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refused:
     """The host's circuit, then the model's (needs the store's lock)."""
-    ticket = _admit(CircuitKey(key.host), permit.host, permit, now)
+    ticket = _admit(key, permit.host, permit, now, host=True)
     if ticket == REFUSED:
-        return Refused(CircuitKey(key.host), permit.host.retry_after(now))
+        return Refused(CircuitKey(key.host), permit.host.retry_after(now), permit.news)
     permit.host_ticket = ticket
     if permit.model is None:
         return permit
-    circuit = CircuitKey(key.host, key.model, key.part)
-    ticket = _admit(circuit, permit.model, permit, now)
+    ticket = _admit(key, permit.model, permit, now, host=False)
     if ticket == REFUSED:
         # The host's slot must not stay taken by a call that is not made.
         permit.host.report(permit.host_ticket, Verdict.NEUTRAL, now)
-        return Refused(circuit, permit.model.retry_after(now))
+        circuit = CircuitKey(key.host, key.model, key.part)
+        return Refused(circuit, permit.model.retry_after(now), permit.news)
     permit.model_ticket = ticket
     return permit
 
 
-def _admit(circuit: CircuitKey, breaker: Breaker, permit: Permit, now: float) -> int:
+def _admit(key: ScopeKey, breaker: Breaker, permit: Permit, now: float, *, host: bool) -> int:
     before = breaker.state
     ticket = breaker.admit(now)
-    if before is not State.CLOSED and breaker.is_probe(ticket):
-        permit.probe = True
-        if before is State.OPEN:
-            permit.changes += ((circuit, Transition(before, breaker.state, Cause.PROBE)),)
+    if before is State.CLOSED or ticket in {REFUSED, UNCOUNTED}:
+        return ticket
+    if ticket == SHADOWED:
+        permit.news += (ShadowRefused(key.host, key.model, "circuit"),)
+        return ticket
+    permit.probe = True
+    circuit = CircuitKey(key.host) if host else CircuitKey(key.host, key.model, key.part)
+    if before is State.OPEN:
+        permit.news += (CircuitChanged(circuit, Transition(before, breaker.state, Cause.PROBE)),)
+    permit.news += (ProbeSent(circuit),)
     return ticket
 
 
-def _drop(table: dict[K, V], when: Callable[[V], bool], most: int | None = None) -> None:
-    """Remove the values that *when* picks: all, or of the oldest at most *most*."""
+def _drop(table: dict[K, V], when: Callable[[V], bool], most: int | None = None) -> int:
+    """Remove the values that *when* picks: all, or of the oldest at most *most*. Returns how many."""
     chosen = [key for key, value in table.items() if when(value)]
-    for key in chosen if most is None else chosen[: max(0, most)]:
+    if most is not None:
+        chosen = chosen[: max(0, most)]
+    for key in chosen:
         del table[key]
+    return len(chosen)

@@ -127,9 +127,13 @@ def look_at(method: str, url: str, host: str, model: str, headers: Iterable[tupl
         if name not in _SECRET_HEADERS:
             key = name.decode("latin-1")
             shown[key] = f"{shown[key]}, {value}" if key in shown else value
+    return Target(method, bare_url(url), host, model, MappingProxyType(shown))
+
+
+def bare_url(url: str) -> str:
+    """A URL without what may hold secrets: user, password, query and fragment."""
     parts = urlsplit(url)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    return Target(method, bare, host, model, MappingProxyType(shown))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def credential_digest(value: bytes) -> str:
