@@ -16,7 +16,16 @@ from hypothesis.stateful import (
 )
 
 from breakers import FAILURE, NEUTRAL, NOW, SLOW, SUCCESS, TRIP, breaker
-from gip_resilience.breaker import REFUSED, SHADOWED, TRANSITIONS, UNCOUNTED, Cause, Control, State, Transition
+from gip_resilience.breaker import (
+    REFUSED,
+    SHADOWED,
+    TRANSITIONS,
+    UNCOUNTED,
+    Cause,
+    Control,
+    State,
+    Transition,
+)
 from gip_resilience.taxonomy import Verdict
 
 WINDOW, BUCKETS = 10.0, 5

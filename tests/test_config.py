@@ -456,7 +456,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         'expected one of "on", "metrics_only", "off", got "metrics" (did you mean "metrics_only"?)',
     ),
     ("observe_hosts", {"observe": {"max_hosts": 0}}, "observe.max_hosts", "expected int >= 1, got 0"),
-    ("observe_rate", {"observe": {"log_rate": 0}}, "observe.log_rate", "expected float > 0, got 0"),
+    ("observe_rate", {"observe": {"log_rate": -0.5}}, "observe.log_rate", "expected float > 0, got -0.5"),
     (
         "observe_name",
         {"observe": {"max_model": 5}},

@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy",
         "_config_groups",
         "config",
+        "_watching",
     ),
     ("breaker", "gate", "budget", "_report", "events", "effects", "metrics", "clock", "_drains", "snapshots"),
     # What is done about a stream that breaks.

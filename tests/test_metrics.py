@@ -11,7 +11,7 @@ import pytest
 
 import gip_resilience as gr
 from gip_resilience import events
-from gip_resilience.breaker import Cause, State, Transition
+from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.config import ObserveConfig
 from gip_resilience.gateway import Error, FaultPlan, RateLimited, Status
 from gip_resilience.metrics import MAX_SCOPES, OTHER, Metrics, Present
@@ -84,6 +84,7 @@ CALL = (1, HOST, MODEL)
             events.CircuitChanged(CircuitKey(HOST), Transition(State.OPEN, State.HALF_OPEN, Cause.PROBE)),
             {"transitions": {(HOST, "", "half_open", "probe"): 1}},
         ),
+        (events.CircuitOverruled(CircuitKey(*WHERE), Control.FORCED_OPEN), {}),
         (events.ProbeSent(CircuitKey(*WHERE)), {"probes": {WHERE: 1}}),
         (events.ShadowRefused(*WHERE, "gate"), {"shadowed": {"gate": 1}}),
         (events.StateDegraded("memory", "full"), {"degraded": {"memory": 1}}),

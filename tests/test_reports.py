@@ -6,13 +6,27 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
+import anthropic
+import openai
 import pytest
 
 import gip_resilience as gr
-from gip_resilience.gateway import Error, FaultPlan, Gateway, Html, RateLimited, Reset, Status
+from gip_resilience.gateway import (
+    BreakStream,
+    Close,
+    Error,
+    FaultPlan,
+    Gateway,
+    Html,
+    RateLimited,
+    Reset,
+    Status,
+)
 from matrix import Pair, chat_url, raised
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gip_resilience.gateway import Reply
     from gip_resilience.testing import FakeClock
 
@@ -53,14 +67,14 @@ def test_a_success_at_once(clients: Pair, gateway: Gateway, brain: gr.Resilience
     assert (report.host, report.model) == (host(gateway), MODEL)
     assert (report.outcome, report.reason, report.waited, report.hint) == ("success", "", 0.0, None)
     assert str(report) == (
-        f"success after 1 attempt(s), 0.000 s: {host(gateway)} {MODEL}\n  1. ok (200) in 0.000 s"
+        f"success after 1 attempt(s), 0.000 s: {host(gateway)} {MODEL}\n  +0.000 1. ok (200) in 0.000 s"
     )
 
 
 def test_a_success_after_failures(
     clients: Pair, gateway: Gateway, brain: gr.Resilience, clock: FakeClock
 ) -> None:
-    """The timeline tells what happened, in order, one line per attempt."""
+    """The timeline tells what happened, in order and when: attempts, and the pauses between them."""
     gateway.plan = FaultPlan.script([Error("model_overloaded", retry_after=2), Html(502)])
 
     with clients.mounted(brain) as mounted:
@@ -77,9 +91,11 @@ def test_a_success_after_failures(
     assert (report.elapsed, report.waited) == pytest.approx((2.35, 2.35))
     assert str(report).splitlines() == [
         f"success after 3 attempt(s), 2.350 s: {host(gateway)} {MODEL}",
-        "  1. model_overloaded (503) in 0.000 s, server asked for 2 s",
-        "  2. waited 2.100 s, http_502 (502) in 0.000 s",
-        "  3. waited 0.250 s, ok (200) in 0.000 s",
+        "  +0.000 1. model_overloaded (503) in 0.000 s, server asked for 2 s",
+        "  +0.000 waited 2.100 s as the server asked",
+        "  +2.100 2. http_502 (502) in 0.000 s",
+        "  +2.100 waited 0.250 s",
+        "  +2.350 3. ok (200) in 0.000 s",
     ]
 
 
@@ -92,7 +108,7 @@ def test_a_failure(clients: Pair, gateway: Gateway, brain: gr.Resilience) -> Non
 
     assert (report.outcome, report.reason) == ("failure", "unknown_model is not retried")
     assert str(report).endswith(
-        "\n  1. unknown_model (404) in 0.000 s\n  ended: unknown_model is not retried"
+        "\n  +0.000 1. unknown_model (404) in 0.000 s\n  +0.000 ended: unknown_model is not retried"
     )
 
 
@@ -121,10 +137,139 @@ def test_a_failure_without_an_answer(clients: Pair, gateway: Gateway, brain: gr.
     (note,) = error.__notes__
     assert note == f"gip_resilience: {report}"
     assert note.splitlines()[1:] == [
-        "  1. connection_lost (no answer) in 0.000 s, may have been executed",
-        "  2. waited 0.250 s, connection_lost (no answer) in 0.000 s, may have been executed",
-        "  ended: all 2 attempts used",
+        "  +0.000 1. connection_lost (no answer) in 0.000 s, may have been executed",
+        "  +0.000 waited 0.250 s",
+        "  +0.250 2. connection_lost (no answer) in 0.000 s, may have been executed",
+        "  +0.250 ended: all 2 attempts used",
     ]
+
+
+def attempt(number: int, code: str, started: float, **more: Any) -> gr.Attempt:
+    """An attempt of half a second."""
+    options: dict[str, Any] = {"status": 503, "waited": 0.0, "hint": None, "maybe_executed": False, **more}
+    return gr.Attempt(number, code, elapsed=0.5, started=started, **options)
+
+
+def call(attempts: list[gr.Attempt], elapsed: float, **more: Any) -> gr.CallReport:
+    """The report of a call that failed."""
+    options: dict[str, Any] = {
+        "outcome": "failure",
+        "reason": "all used",
+        "waited": 0.0,
+        "hint": None,
+        **more,
+    }
+    return gr.CallReport("api.test", "gpt-5", attempts=tuple(attempts), elapsed=elapsed, **options)
+
+
+def hop(action: str, code: str = "stream_reset", reason: str = "") -> gr.Hop:
+    """A break of a stream after three events."""
+    return gr.Hop(action, code, "output", 3, reason)
+
+
+TIMELINES: dict[str, tuple[gr.CallReport, list[str]]] = {
+    "refused": (
+        call([], 0.0, outcome="refused", reason="circuit open"),
+        ["refused after 0 attempt(s), 0.000 s: api.test gpt-5", "  +0.000 ended: circuit open"],
+    ),
+    "a part": (
+        call([attempt(1, "ok", 0.0, status=200)], 0.5, outcome="success", reason="", part="eu"),
+        ["success after 1 attempt(s), 0.500 s: api.test gpt-5@eu", "  +0.000 1. ok (200) in 0.500 s"],
+    ),
+    "waited for leave": (
+        call([attempt(1, "ok", 2.0, status=200, waited=2.0)], 2.5, outcome="success", reason="", waited=2.0),
+        [
+            "success after 1 attempt(s), 2.500 s: api.test gpt-5",
+            "  +0.000 waited 2.000 s",
+            "  +2.000 1. ok (200) in 0.500 s",
+        ],
+    ),
+    "hints": (
+        call(
+            [
+                attempt(1, "rate_limit_exceeded", 0.0, status=429, hint=gr.Hint(2.0, "retry-after")),
+                attempt(
+                    2, "rate_limit_exceeded", 2.6, status=429, waited=2.1, hint=gr.Hint(0.0, "retry-after")
+                ),
+                attempt(3, "connection_lost", 3.6, status=None, waited=0.5, maybe_executed=True),
+            ],
+            4.1,
+            waited=2.6,
+        ),
+        [
+            "failure after 3 attempt(s), 4.100 s: api.test gpt-5",
+            "  +0.000 1. rate_limit_exceeded (429) in 0.500 s, server asked for 2 s",
+            "  +0.500 waited 2.100 s as the server asked",
+            "  +2.600 2. rate_limit_exceeded (429) in 0.500 s, server asked for 0 s",
+            "  +3.100 waited 0.500 s",
+            "  +3.600 3. connection_lost (no answer) in 0.500 s, may have been executed",
+            "  +4.100 ended: all used",
+        ],
+    ),
+    "a last pause": (
+        call([attempt(1, "http_503", 0.0)], 3.5, reason="rate limited", waited=3.0),
+        [
+            "failure after 1 attempt(s), 3.500 s: api.test gpt-5",
+            "  +0.000 1. http_503 (503) in 0.500 s",
+            "  +0.500 waited 3.000 s, sent nothing more",
+            "  +3.500 ended: rate limited",
+        ],
+    ),
+    "a stream": (
+        call(
+            [
+                attempt(1, "stream_reset", 0.0, status=200),
+                attempt(2, "http_503", 0.75, waited=0.25),
+                attempt(3, "stream_reset", 1.5, status=200, waited=0.25),
+                attempt(4, "ok", 2.25, status=200, waited=0.25),
+            ],
+            2.75,
+            outcome="success",
+            reason="",
+            waited=0.75,
+            hops=(hop("replay"), hop("resume"), hop("marker", "stream_terminated")),
+        ),
+        [
+            "success after 4 attempt(s), 2.750 s: api.test gpt-5",
+            "  +0.000 1. stream_reset (200) in 0.500 s",
+            "  +0.500 stream: stream_reset after 3 event(s), output: replay",
+            "  +0.500 waited 0.250 s",
+            "  +0.750 2. http_503 (503) in 0.500 s",
+            "  +1.250 waited 0.250 s",
+            "  +1.500 3. stream_reset (200) in 0.500 s",
+            "  +2.000 stream: stream_reset after 3 event(s), output: resume",
+            "  +2.000 waited 0.250 s",
+            "  +2.250 4. ok (200) in 0.500 s",
+            "  +2.750 stream: stream_terminated after 3 event(s), output: marker",
+        ],
+    ),
+    "too long": (
+        call(
+            [attempt(n, "http_503", n - 1.0, waited=0.5 * (n > 1)) for n in range(1, 101)], 99.5, waited=49.5
+        ),
+        [
+            "failure after 100 attempt(s), 99.500 s: api.test gpt-5",
+            "  +0.000 1. http_503 (503) in 0.500 s",
+            "  +0.500 waited 0.500 s",
+            "  +1.000 2. http_503 (503) in 0.500 s",
+            "  +1.500 waited 0.500 s",
+            "  ... 190 lines left out",
+            "  +97.000 98. http_503 (503) in 0.500 s",
+            "  +97.500 waited 0.500 s",
+            "  +98.000 99. http_503 (503) in 0.500 s",
+            "  +98.500 waited 0.500 s",
+            "  +99.000 100. http_503 (503) in 0.500 s",
+            "  +99.500 ended: all used",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("report", "expected"), TIMELINES.values(), ids=TIMELINES)
+def test_a_timeline(report: gr.CallReport, expected: list[str]) -> None:
+    """A dozen lines at most, each with its seconds from the start of the call; a long one lacks its middle."""
+    assert str(report).splitlines() == expected
+    assert len(expected) <= 12
 
 
 def test_a_report_does_not_change(clients: Pair, gateway: Gateway, brain: gr.Resilience) -> None:
@@ -149,6 +294,175 @@ def test_no_report_where_no_call_is(thing: object) -> None:
     assert gr.report(thing) is None
 
 
+def test_a_report_behind_an_error_status(clients: Pair, gateway: Gateway, brain: gr.Resilience) -> None:
+    """What ``raise_for_status`` raises leads to it, alone and however it was wrapped."""
+    gateway.plan = FaultPlan.always(Error("invalid_request"))
+
+    with clients.mounted(brain) as mounted:
+        answer = mounted.post(chat_url(gateway))
+
+    error = raised(answer.response.raise_for_status)
+    assert gr.report(error) == answer.report
+    for wrap in WRAPPED.values():
+        assert gr.report(wrap(error)) == answer.report
+
+
+def notes(error: BaseException | None) -> list[str]:
+    """Notes on an error and on what led to it: requests makes errors of a body that breaks off anew."""
+    found: list[str] = []
+    while error is not None:
+        found += getattr(error, "__notes__", [])
+        error = error.__cause__ or error.__context__
+    return found
+
+
+NOTED: dict[str, tuple[Reply, dict[str, Any], int]] = {
+    "lost": (Reset("request"), {}, 1),
+    "cut off": (Close("body"), {}, 1),
+    "deadline": (RateLimited(30), {"deadline": 5.0}, 2),
+    "circuit open": (Error("model_unavailable"), {}, 2),
+}
+
+
+@pytest.mark.parametrize(("reply", "config", "calls"), NOTED.values(), ids=NOTED)
+def test_every_error_leads_to_the_report(
+    reply: Reply, config: dict[str, Any], calls: int, clients: Pair, gateway: Gateway, clock: FakeClock
+) -> None:
+    """Ours and the library's, alone and however they were wrapped. The note on the library's is the timeline."""
+    gateway.plan = FaultPlan.always(reply)
+    brain = gr.Resilience(gr.Config(**config), clock=clock, chance=lambda: 0.5)
+
+    with clients.mounted(brain) as mounted:
+        for _ in range(calls - 1):
+            mounted.post(chat_url(gateway))
+        error = raised(lambda: mounted.post(chat_url(gateway)))
+
+    report = gr.report(error)
+    assert report is not None
+    assert report.host == host(gateway)
+    if isinstance(error, gr.ResilienceError):
+        assert error.report == report
+    else:
+        assert notes(error) == [f"gip_resilience: {report}"]
+    for wrap in WRAPPED.values():
+        assert gr.report(wrap(error)) == report
+
+
+def test_a_broken_stream_leads_to_the_report(
+    clients: Pair, gateway: Gateway, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its breaks are in the timeline, and the error tells it; each break, and the end, has its line."""
+    gateway.plan = FaultPlan.always(BreakStream(events=0))
+    caplog.set_level(logging.WARNING, "gip_resilience")
+    brain = gr.Resilience(clock=clock, chance=lambda: 0.5)
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": True}
+
+    with clients.mounted(brain) as mounted:
+        error = raised(lambda: mounted.stream("POST", chat_url(gateway), json=body))
+
+    report = gr.report(error)
+    assert report is not None
+    assert isinstance(error, gr.StreamInterruptedError)
+    assert gr.report(in_groups(error)) == report
+    assert [line for line in str(report).splitlines() if " stream: " in line] == [
+        f"  +{ended.started + ended.elapsed:.3f} stream: {broken}"
+        for ended, broken in zip(report.attempts, report.hops, strict=True)
+    ]
+    assert [level for level, _ in lines(caplog)] == [logging.WARNING, logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [(Error("invalid_request"), "APIStatusError"), (Reset("request"), "APIConnectionError")],
+    ids=["status", "connection"],
+)
+@pytest.mark.parametrize("sdk", [openai, anthropic], ids=lambda sdk: sdk.__name__)
+def test_the_errors_of_sdks_lead_to_the_report(
+    sdk: Any, reply: Reply, kind: str, gateway: Gateway, brain: gr.Resilience
+) -> None:
+    """By the response they carry, or by the error they were made from."""
+    gateway.plan = FaultPlan.always(reply)
+    asked: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
+
+    if sdk is openai:
+        client: Any = openai.OpenAI(base_url=gateway.base_url, api_key="any", max_retries=0)
+        endpoint = client.chat.completions
+    else:
+        client = anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0)
+        endpoint, asked = client.messages, {**asked, "max_tokens": 5}
+    with client:
+        gr.mount(client, brain)
+        error = raised(lambda: endpoint.create(**asked))
+
+    assert isinstance(error, getattr(sdk, kind))
+    report = gr.report(error)
+    assert report is not None
+    assert (report.outcome, report.model) == ("failure", MODEL)
+    assert gr.report(in_groups(from_cause(error))) == report
+
+
+def from_cause(error: BaseException) -> BaseException:
+    """``raise X from error``."""
+    outer = ValueError("outer")
+    outer.__cause__ = error
+    return outer
+
+
+def in_context(error: BaseException) -> BaseException:
+    """``raise X`` while *error* was handled, and ``from None``."""
+    outer = ValueError("outer")
+    outer.__context__ = error
+    outer.__suppress_context__ = True
+    return outer
+
+
+def in_groups(error: BaseException) -> BaseException:
+    """What a task group of a task group raises."""
+    return BaseExceptionGroup("outer", [ValueError(), BaseExceptionGroup("inner", [KeyError(), error])])
+
+
+WRAPPED: dict[str, Callable[[BaseException], BaseException]] = {
+    "cause": from_cause,
+    "context": in_context,
+    "groups": in_groups,
+    "all of them": lambda error: in_groups(from_cause(in_context(in_groups(error)))),
+}
+
+
+def chain(length: int, last: BaseException) -> BaseException:
+    """A chain of *length* causes that ends in *last*."""
+    for _ in range(length):
+        last = from_cause(last)
+    return last
+
+
+def test_the_search_is_bounded() -> None:
+    """Long chains, wide groups and circles end, with the report if it is near enough."""
+    signed = gr.ResilienceError("signed")
+    signed.report = call([], 0.0)
+    circle = from_cause(ValueError())
+    circle.__cause__.__context__ = circle  # type: ignore[union-attr]
+    wide = ExceptionGroup("wide", [ValueError() for _ in range(10_000)])
+
+    assert gr.report(chain(900, signed)) is signed.report
+    assert gr.report(chain(10_000, signed)) is None
+    assert gr.report(circle) is None
+    assert gr.report(wide) is None
+
+
+def test_a_property_that_raises_is_no_report() -> None:
+    """Asking is no error, whatever is asked."""
+
+    class ThingError(Exception):
+        @property
+        def response(self) -> None:
+            raise RuntimeError("not now")
+
+        report = extensions = response
+
+    assert gr.report(ThingError()) is None
+
+
 def test_no_report_without_us(clients: Pair, gateway: Gateway) -> None:
     """A response of a bare client has none."""
     assert gr.report(clients.bare.get(gateway.url + "/healthz").response) is None
@@ -160,7 +474,7 @@ def test_no_report_without_us(clients: Pair, gateway: Gateway) -> None:
 def test_one_line_per_retry(
     clients: Pair, gateway: Gateway, brain: gr.Resilience, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At INFO, with host, model, code, attempt and wait; nothing for a success."""
+    """At INFO, with host, model, code, attempt and wait, and one for a hint; nothing for a success."""
     gateway.plan = FaultPlan.script(
         [Error("model_overloaded"), Error("model_overloaded", retry_after=3), Html(503)]
     )
@@ -173,6 +487,7 @@ def test_one_line_per_retry(
     where = f"{host(gateway)} {MODEL}"
     assert lines(caplog) == [
         (logging.INFO, f"retry {where}: model_overloaded, attempt 1 of 4, waiting 0.500 s (backoff)"),
+        (logging.INFO, f"hint {where}: model_overloaded, server asked for 3 s (retry-after), honoured"),
         (logging.INFO, f"retry {where}: model_overloaded, attempt 2 of 4, waiting 3.150 s (hint)"),
         (logging.INFO, f"retry {where}: http_503, attempt 3 of 4, waiting 0.250 s (backoff)"),
     ]
@@ -196,18 +511,53 @@ def test_a_line_says_what_may_have_been_executed(
 def test_a_circuit_that_opens_is_a_warning(
     clients: Pair, gateway: Gateway, brain: gr.Resilience, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, when it opens; refusals by it are not logged one by one."""
+    """When it opens; so is every call it refuses, as far as there are not too many of them. The 502 is no line."""
     gateway.plan = FaultPlan.always(Error("model_unavailable"))
     caplog.set_level(logging.INFO, "gip_resilience")
 
     with clients.mounted(brain) as mounted:
         mounted.post(chat_url(gateway))
-        for _ in range(3):
+        for _ in range(100):
             raised(lambda: mounted.post(chat_url(gateway)))
 
-    ((level, line),) = lines(caplog)
+    where = f"{host(gateway)} {MODEL}"
+    (level, line), *refused = lines(caplog)
     assert level == logging.WARNING
-    assert line.startswith(f"circuit {host(gateway)} {MODEL}: closed -> open")
+    assert line.startswith(f"circuit {where}: closed -> open (tripped, for ")
+    refusal = (logging.WARNING, f"gave up {where}: nothing was sent, 0.000 s (circuit open)")
+    assert refused == [refusal] * brain.config.observe.log_burst
+
+
+@pytest.mark.parametrize("code", ["invalid_request", "invalid_api_key", "unknown_model"])
+def test_an_error_of_the_callers_is_no_line(
+    code: str, clients: Pair, gateway: Gateway, brain: gr.Resilience, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is paged for a request that was wrong."""
+    gateway.plan = FaultPlan.always(Error(code))
+    caplog.set_level(logging.DEBUG, "gip_resilience")
+
+    with clients.mounted(brain) as mounted:
+        mounted.post(chat_url(gateway))
+
+    assert lines(caplog) == []
+
+
+def test_a_call_that_is_given_up_is_an_error(
+    clients: Pair, gateway: Gateway, brain: gr.Resilience, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line, with what the report says; that is at hand, as a caller may catch the error and say nothing."""
+    gateway.plan = FaultPlan.always(Html(502))
+    caplog.set_level(logging.WARNING, "gip_resilience")
+
+    with clients.mounted(brain) as mounted:
+        report = mounted.post(chat_url(gateway)).report
+
+    ((level, line),) = lines(caplog)
+    assert level == logging.ERROR
+    assert line == (
+        f"gave up {host(gateway)} {MODEL}: http_502, {len(report.attempts)} attempt(s) in {report.elapsed:.3f} s"
+        f" ({report.reason})"
+    )
 
 
 def test_nothing_is_logged_when_nobody_listens(clients: Pair, gateway: Gateway, brain: gr.Resilience) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gip_resilience import hints, sse
     from gip_resilience._gip import Code
     from gip_resilience._report import Attempt, CallReport, Hop, report
+    from gip_resilience._watching import ConfigWatch
     from gip_resilience.above import outer_retry
     from gip_resilience.clock import Clock, SystemClock
     from gip_resilience.config import (
@@ -59,6 +60,7 @@ __all__ = [
     "Code",
     "Config",
     "ConfigError",
+    "ConfigWatch",
     "DeadlineExceededError",
     "Fact",
     "GateConfig",
@@ -92,6 +94,7 @@ __all__ = [
 _HOMES = {
     "_gip": ("Code",),
     "_report": ("Attempt", "CallReport", "Hop", "report"),
+    "_watching": ("ConfigWatch",),
     "above": ("outer_retry",),
     "clock": ("Clock", "SystemClock"),
     "config": (

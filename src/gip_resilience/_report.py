@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gip_resilience.hints import Hint
 
 
 MARK = "gip_resilience"
 """Where a response (its extensions, or itself) and an exception keep what leads to their report."""
+
+MAX_STEPS = 10
+"""Lines of a timeline between its first and its end; of a longer one the middle is left out."""
+
+MAX_SEARCHED = 1000
+"""Objects that are looked at for a report: chains of causes may be long, and circular."""
+
+_FIRST = 4
+"""Lines that stay before the gap: how it began."""
+
+_NEGLIGIBLE = 0.0005
+"""Seconds of a pause that would be shown as none."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -97,20 +113,50 @@ class CallReport(msgspec.Struct, frozen=True):
         return any(attempt.maybe_executed for attempt in self.attempts)
 
     def __str__(self) -> str:
-        where = f"{self.host} {self.model}".rstrip()
-        lines = [f"{self.outcome} after {len(self.attempts)} attempt(s), {self.elapsed:.3f} s: {where}"]
-        for attempt in self.attempts:
-            paused = f"waited {attempt.waited:.3f} s, " if attempt.waited else ""
-            hint = f", server asked for {attempt.hint.seconds:g} s" if attempt.hint else ""
-            doubt = ", may have been executed" if attempt.maybe_executed else ""
-            status = attempt.status if attempt.status is not None else "no answer"
-            lines.append(
-                f"  {attempt.number}. {paused}{attempt.code} ({status}) in {attempt.elapsed:.3f} s{hint}{doubt}"
-            )
-        lines += [f"  stream: {hop}" for hop in self.hops]
+        model = f"{self.model}@{self.part}" if self.part else self.model
+        where = f"{self.host} {model}".rstrip()
+        head = f"{self.outcome} after {len(self.attempts)} attempt(s), {self.elapsed:.3f} s: {where}"
+        lines = [f"  +{offset:.3f} {text}" for offset, text in self._steps()]
+        if len(lines) > MAX_STEPS:
+            left_out = len(lines) - MAX_STEPS + 1
+            lines[_FIRST : _FIRST + left_out] = [f"  ... {left_out} lines left out"]
         if self.reason:
-            lines.append(f"  ended: {self.reason}")
-        return "\n".join(lines)
+            lines.append(f"  +{self.elapsed:.3f} ended: {self.reason}")
+        return "\n".join([head, *lines])
+
+    def _steps(self) -> Iterator[tuple[float, str]]:
+        """What happened, in order, by the seconds from the start of the call; all but its end.
+
+        A break of a stream has no time of its own: it is that of the end of the attempt that broke.
+        """
+        hops = deque(self.hops)
+        paused = 0.0
+        asked: Hint | None = None
+        for attempt in self.attempts:
+            if attempt.waited:
+                paused += attempt.waited
+                yield max(0.0, attempt.started - attempt.waited), _pause(attempt.waited, asked)
+            asked = attempt.hint
+            yield attempt.started, _sent(attempt)
+            if hops and hops[0].code == attempt.code:
+                yield attempt.started + attempt.elapsed, f"stream: {hops.popleft()}"
+        rest = self.waited - paused
+        if rest > _NEGLIGIBLE:
+            yield max(0.0, self.elapsed - rest), f"{_pause(rest, asked)}, sent nothing more"
+        for hop in hops:
+            yield self.elapsed, f"stream: {hop}"
+
+
+def _pause(seconds: float, asked: Hint | None) -> str:
+    heeded = asked is not None and 0.0 < asked.seconds <= seconds
+    return f"waited {seconds:.3f} s{' as the server asked' if heeded else ''}"
+
+
+def _sent(attempt: Attempt) -> str:
+    status = "no answer" if attempt.status is None else attempt.status
+    hint = f", server asked for {attempt.hint.seconds:g} s" if attempt.hint else ""
+    doubt = ", may have been executed" if attempt.maybe_executed else ""
+    return f"{attempt.number}. {attempt.code} ({status}) in {attempt.elapsed:.3f} s{hint}{doubt}"
 
 
 def report(outcome: Any) -> CallReport | None:
@@ -119,31 +165,43 @@ def report(outcome: Any) -> CallReport | None:
     Args:
         outcome: a response of requests, httpx or httpx2; an exception one of our clients raised; or an object
             that carries such a response (as the exceptions of SDKs do, in ``.response``, or their raw responses,
-            in ``.http_response``). For an exception its causes are searched too.
+            in ``.http_response``). For an exception its causes, its context and the members of a group are searched
+            too, the nearest first, `MAX_SEARCHED` at most.
 
     Returns:
         The report, or ``None`` when no call of ours is behind it.
     """
-    seen: set[int] = set()
-    waiting = [outcome]
-    while waiting:
-        candidate = waiting.pop(0)
-        if candidate is None or id(candidate) in seen:
+    seen: dict[int, Any] = {}  # keeps what it has seen, or another thing might get its id
+    waiting = deque([outcome])
+    while waiting and len(seen) < MAX_SEARCHED:
+        candidate = waiting.popleft()
+        if id(candidate) in seen:
             continue
-        seen.add(id(candidate))
+        seen[id(candidate)] = candidate
         found = _found_on(candidate)
         if found is not None:
             return found
-        waiting += [getattr(candidate, name, None) for name in ("response", "http_response")]
+        further = [_value(candidate, name) for name in ("response", "http_response")]
         if isinstance(candidate, BaseException):
-            waiting += [candidate.__cause__, candidate.__context__]
+            further += [candidate.__cause__, candidate.__context__]
+        if isinstance(candidate, BaseExceptionGroup):
+            further += islice(candidate.exceptions, MAX_SEARCHED)
+        waiting.extend(thing for thing in further if thing is not None)
     return None
 
 
+def _value(thing: Any, name: str) -> Any:
+    """An attribute of whatever it is, or ``None``: what is behind it may be a property that raises."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # asking for a report must not become an error of its own
+        return None
+
+
 def _found_on(candidate: Any) -> CallReport | None:
-    extensions = getattr(candidate, "extensions", None)
+    extensions = _value(candidate, "extensions")
     marks = [extensions.get(MARK)] if isinstance(extensions, dict) else []
-    marks += [getattr(candidate, MARK, None), getattr(candidate, "report", None)]
+    marks += [_value(candidate, MARK), _value(candidate, "report")]
     for mark in marks:
         if isinstance(mark, CallReport):
             return mark

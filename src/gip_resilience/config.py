@@ -186,7 +186,8 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
 
         Args:
             path: the file.
-            interval: seconds from one look at the file to the next. A change is in force within two of them.
+            interval: seconds from one look at the file to the next. While calls come in, a change is in force
+                within two of them.
 
         Raises:
             ConfigError: the file is wrong, as in `load`, or larger than a configuration is; or the interval is.

@@ -75,21 +75,27 @@ class Call(Record):
         self.fact = fact
         self.outcome = "success"
         self.ended = now = self.world.monotonic()
-        permit = self._permit
-        self._permit = None
-        if permit is not None:
-            if fact.hint is not None and self._opened is None:  # or the beginning of its stream has told
-                self.tell_all(self.world.store.exhausted(self.key, permit, fact.hint.seconds, now))
-            reported = self.world.store.report(
-                self.key, permit, fact, fact.host, fact.model, now, took=self._took(now)
-            )
-            if reported.news:
-                self.tell_all(reported.news)
         self.world.metrics.succeeded(self.key.host, self.key.model, now - self._sent_at)
-        if self.world.announcer.everyday:
-            report = self.report()
-            self.follow(AttemptEnded(self.number, self.key.host, self.key.model, report.attempts[0]))
-            self.follow(CallEnded(self.number, report))
+        everyday = self.world.announcer.everyday
+        if everyday:
+            attempt = self._attempt(fact, now)
+            self.follow(AttemptEnded(self.number, self.key.host, self.key.model, attempt))
+        self._report(fact, now)
+        if everyday:
+            self.follow(CallEnded(self.number, self.report()))
+
+    def _report(self, fact: Fact, now: float) -> None:
+        """Tell the store of a success."""
+        permit, self._permit = self._permit, None
+        if permit is None:
+            return
+        if fact.hint is not None and self._opened is None:  # or the beginning of its stream has told
+            self.tell_all(self.world.store.exhausted(self.key, permit, fact.hint.seconds, now))
+        reported = self.world.store.report(
+            self.key, permit, fact, fact.host, fact.model, now, took=self._took(now)
+        )
+        if reported.news:
+            self.tell_all(reported.news)
 
     def stream_ended(self) -> None:
         """The stream came to its end: now the attempt has succeeded."""
@@ -356,14 +362,7 @@ class Call(Record):
             return
         now = self.world.monotonic()
         self._record(fact, now)
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            if fact.hint is not None and self._opened is None:  # or the beginning of its stream has told
-                self.tell_all(self.world.store.exhausted(self.key, permit, fact.hint.seconds, now))
-            reported = self.world.store.report(
-                self.key, permit, fact, fact.host, fact.model, now, took=self._took(now)
-            )
-            self.tell_all(reported.news)
+        self._report(fact, now)
         self._end("success", "")
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from gip_resilience._report import Attempt, CallReport, Hop
-    from gip_resilience.breaker import Transition
+    from gip_resilience.breaker import Control, Transition
     from gip_resilience.hints import Hint
     from gip_resilience.state import CircuitKey
 
@@ -245,6 +245,18 @@ class CircuitChanged(msgspec.Struct, frozen=True):
     transition: Transition
 
 
+class CircuitOverruled(msgspec.Struct, frozen=True):
+    """An operator took a circuit's decisions over, or gave them back.
+
+    Attributes:
+        circuit: which.
+        control: who decides from now on.
+    """
+
+    circuit: CircuitKey
+    control: Control
+
+
 class ProbeSent(msgspec.Struct, frozen=True):
     """A half-open circuit let one request through, to see."""
 
@@ -379,6 +391,7 @@ Event: TypeAlias = (
     | GateOpened
     | GateWaited
     | CircuitChanged
+    | CircuitOverruled
     | ProbeSent
     | ShadowRefused
     | StateDegraded

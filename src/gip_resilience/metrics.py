@@ -308,6 +308,7 @@ class Metrics:
 _UNCOUNTED = (
     events.AttemptStarted,
     events.CallStarted,
+    events.CircuitOverruled,
     events.DeadlineReached,
     events.GateOpened,
     events.GateWaited,

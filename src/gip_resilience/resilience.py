@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from gip_resilience._drains import Drains
 from gip_resilience._record import Record, Surroundings
+from gip_resilience._watching import ConfigWatch
 from gip_resilience.breaker import BreakerView, Control
 from gip_resilience.clock import SystemClock
 from gip_resilience.config import Config, Overrides
 from gip_resilience.engine import Call
-from gip_resilience.events import Announcer, ConfigReloaded
+from gip_resilience.events import Announcer, CircuitOverruled, ConfigRejected, ConfigReloaded
 from gip_resilience.gate import GateView
 from gip_resilience.logs import LogObserver
 from gip_resilience.metrics import Metrics, Present
@@ -39,7 +40,8 @@ class Resilience:
     """Policy, shared state and counters of the clients it is mounted on.
 
     Args:
-        config: the policy; `Config()` is the default one.
+        config: the policy; `Config()` is the default one. A `ConfigWatch` (`Config.watch`) is followed: a call that
+            starts after the file has changed has the new policy.
         store: shared state; a `MemoryStore` of its own by default.
         observers: objects that want to be told what happens; see `gip_resilience.events`.
         clock: where time comes from and how to wait; the machine's clock by default.
@@ -57,7 +59,7 @@ class Resilience:
 
     def __init__(
         self,
-        config: Config | None = None,
+        config: Config | ConfigWatch | None = None,
         *,
         store: Store | None = None,
         observers: Iterable[object] = (),
@@ -65,9 +67,11 @@ class Resilience:
         chance: Callable[[], float] = random.random,
         part: Callable[[Target], str] | None = None,
     ) -> None:
-        if config is None:
-            config = Config()
-        _require_config(config)
+        self._watch = config if isinstance(config, ConfigWatch) else None
+        self._version = 0
+        if self._watch is not None:
+            self._version, config = self._watch.version, self._watch.config
+        config = Config() if config is None else _require_config(config)
         if part is not None and not callable(part):
             raise TypeError(
                 f"part: expected a function of a gip_resilience.Target, got {type(part).__name__}"
@@ -95,7 +99,7 @@ class Resilience:
         return f"Resilience({self.config!r}, store={self.store!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.config,), None if self._part is None else {"_part": self._part}
+        return type(self), (self._watch or self.config,), None if self._part is None else {"_part": self._part}
 
     def reload(self, config: Config, *, source: str = "") -> None:
         """Put another configuration in force, for every call that starts from now on.
@@ -113,15 +117,45 @@ class Resilience:
         Raises:
             TypeError: ``config`` is not a `Config`.
         """
-        _require_config(config)
         with self._reloading:
-            before = self.config
-            changed = tuple(name for name in config.kinds if getattr(config, name) != getattr(before, name))
-            self.store.configure(config)
-            self.metrics.limit(config.observe)
-            self._logs.limit(config.observe)
-            self.config = config
+            changed = self._take(_require_config(config))
         self.tell(ConfigReloaded(source, changed))
+
+    def _take(self, config: Config) -> tuple[str, ...]:
+        """Returns what differs (needs the lock)."""
+        before = self.config
+        self.store.configure(config)
+        self.metrics.limit(config.observe)
+        self._logs.limit(config.observe)
+        self.config = config
+        return tuple(name for name in config.kinds if getattr(config, name) != getattr(before, name))
+
+    def check_config(self) -> None:
+        """Look whether the watched file has changed, if it is time to. Every call does so as it starts.
+
+        Never raises; without a watch it does nothing. For programs that make no calls for a while and want to be
+        told of a wrong file all the same.
+        """
+        watch = self._watch
+        if watch is None:
+            return
+        now = self.clock.monotonic()
+        if watch.due(now):
+            watch.check(now)
+        if watch.version != self._version:
+            self._catch_up(watch)
+
+    def _catch_up(self, watch: ConfigWatch) -> None:
+        with self._reloading:
+            change = watch.since(self._version)
+            if change is None:
+                return
+            self._version = change.version
+            changed = None if change.config is None else self._take(change.config)
+        if changed is not None:
+            self.tell(ConfigReloaded(watch.source, changed))
+        if change.reason:
+            self.tell(ConfigRejected(watch.source, change.reason))
 
     def tell(self, event: Event) -> None:
         """Count an event, and tell observers of it; for stores and adapters."""
@@ -209,6 +243,8 @@ class Resilience:
         """
         if self._dropped:
             self._sweep()
+        if self._watch is not None:
+            self.check_config()
         config = self.config
         active = _overrides.get()
         if active or overrides is not None:
@@ -228,12 +264,13 @@ class Resilience:
         return Call(self._world, config, key, sdk=sdk, single=single, asked=asked)
 
 
-def _require_config(config: object) -> None:
+def _require_config(config: object) -> Config:
     if not isinstance(config, Config):
         raise TypeError(
             f"config: expected a gip_resilience.Config, got {type(config).__name__}"
             " (Config.from_dict and Config.load make one)"
         )
+    return config
 
 
 class Breakers:
@@ -296,3 +333,4 @@ class Breakers:
 
     def _control(self, key: CircuitKey, control: Control) -> None:
         self._brain.store.control(key, control, self._brain.config, self._brain.clock.monotonic())
+        self._brain.tell(CircuitOverruled(key, control))
