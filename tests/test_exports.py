@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -202,6 +203,14 @@ REPORT = gr.CallReport("gip.invalid", "m", "failure", "all 1 attempts used", (AT
 
 HOP = gr.Hop("replay", "stream_reset", "output", 3)
 
+def watched() -> gr.ConfigWatch:
+    """One that follows an empty file."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "gip.toml")
+        file.touch()
+        return gr.Config.watch(file)
+
+
 EXAMPLES: dict[str, Any] = {
     "Attempt": ATTEMPT,
     "BodyConfig": gr.BodyConfig(),
@@ -213,6 +222,7 @@ EXAMPLES: dict[str, Any] = {
     "Code": gr.Code.MODEL_OVERLOADED,
     "Config": gr.Config(policies={"model_overloaded": gr.Policy(max_attempts=5)}),
     "ConfigError": gr.ConfigError("policies.overload", "a table", "5"),
+    "ConfigWatch": watched(),
     "DeadlineExceededError": gr.DeadlineExceededError("late"),
     "Fact": gr.classify(503),
     "GateConfig": gr.GateConfig(),

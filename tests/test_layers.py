@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # What is done about a stream that breaks.
     ("recovery", "_delivered", "_splice"),
     # What is read off requests and answers, the same for every client; what listens.
-    ("above", "target", "_bodies", "_recording", "_multipart", "_answers", "_inflating", "logs"),
+    ("above", "target", "_bodies", "_recording", "_multipart", "_answers", "_inflating", "_log_limits", "logs"),
     ("state",),
     ("_record", "engine"),
     ("_refusals", "drive", "resilience"),

@@ -76,8 +76,9 @@ KINDS: Mapping[str, str] = {
 def refusal_error(refusal: Refuse, call: Call, kit: Kit) -> ResilienceError:
     """A refusal in the package's own words."""
     error = kit.refusals[refusal.kind](refusal_message(refusal))
-    error.report = call.report()
+    error.report = report = call.report()
     error.retry_after = refusal.retry_after
+    error.add_note(f"gip_resilience: {report}")
     return error
 
 

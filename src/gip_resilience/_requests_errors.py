@@ -85,8 +85,9 @@ def refusal_error(refusal: Refuse, call: Call, request: PreparedRequest) -> Resi
     """A refusal in requests' own words."""
     # Each is an error of requests' too, and those take the request.
     error = REFUSALS[refusal.kind](refusal_message(refusal), request=request)  # type: ignore[call-arg]
-    error.report = call.report()
+    error.report = report = call.report()
     error.retry_after = refusal.retry_after
+    error.add_note(f"gip_resilience: {report}")
     return error
 
 

@@ -368,7 +368,7 @@ class ConfigRejected(msgspec.Struct, frozen=True):
 
     Attributes:
         source: the file.
-        reason: what is wrong, with the setting's path.
+        reason: what is wrong, with the setting's path; the value is quoted, cut to 40 characters.
     """
 
     source: str

@@ -94,6 +94,8 @@ class Resilience:
         for observer in observers:
             if callable(bind := getattr(observer, "bind", None)):
                 bind(self)
+        if self._watch is not None and self._watch.reason:
+            self.tell(ConfigRejected(self._watch.source, self._watch.reason))
 
     def __repr__(self) -> str:
         return f"Resilience({self.config!r}, store={self.store!r})"
