@@ -6,6 +6,7 @@ told, one line per event, without what differs from run to run (hosts, numbers o
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from harness import Harness, Session
 
 MODEL = CHAT["model"]
+TOLD: dict[str, dict[str, Any]] = tomllib.loads(
+    (Path(__file__).parent / "data" / "happenings.toml").read_text("utf-8")
+)
 EXACT = gr.Policy(jitter="none")
 
 
@@ -49,6 +53,8 @@ def _word(event: Any) -> str:
             return f"answer {event.attempt.number} {event.attempt.code} {event.attempt.status}{doubt}"
         case events.RetryScheduled():
             return f"retry {event.attempt}/{event.max_attempts} {event.code} {event.reason} {event.wait:g}"
+        case events.CallPaused():
+            return f"pause {event.seconds:.2f} {event.reason}"
         case events.HintHonoured():
             return f"hint {event.code} {event.hint.seconds:g} waited {event.wait:g}"
         case events.HintRefused():
@@ -150,33 +156,33 @@ class Scene:
 
     Attributes:
         name: of it.
-        told: what observers are told, in order.
-        counts: what is counted: fields of a snapshot that are not empty, histograms left out, names of hosts and
-            models too.
         script: what the gateway answers, then it answers well.
         act: what the program does.
         config: what differs from the defaults; waits are exact.
-        logs: level and kind of every log line.
-        spans: of every span the name, the attempt's code and what happened in it.
         keys: how many keys a store remembers that is not the usual one.
         streams: what a gateway does that is not the usual one.
         watched: whether the configuration is a file that is watched.
     """
 
     name: str
-    told: list[str]
-    counts: dict[str, Any]
     script: list[Reply] = field(default_factory=list)
     act: Callable[[Stage], None] = Stage.post
     config: dict[str, Any] = field(default_factory=dict)
-    logs: list[str] = field(default_factory=list)
-    spans: list[str] = field(default_factory=list)
     keys: int | None = None
     streams: StreamOptions | None = None
     watched: bool = False
 
     def __repr__(self) -> str:
         return self.name
+
+    def expected(self, what: str) -> list[str]:
+        """What is told of it: ``events``, ``logs`` or ``spans``, a line each."""
+        return str(TOLD[self.name][what]).splitlines()
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What is counted: fields of a snapshot that are not empty, without histograms, hosts and models."""
+        return dict(TOLD[self.name]["counts"])
 
     def play(self, harness: Harness, gateway: Gateway, clock: FakeClock, *observers: object) -> gr.Resilience:
         """Play it under a client; returns the brain."""
@@ -299,686 +305,58 @@ def _streams(**fields: Any) -> Callable[[Stage], None]:
     return lambda stage: stage.stream(**fields)
 
 
-DEAD = [
-    "call POST",
-    "attempt 1",
-    "answer 1 model_unavailable 502",
-    "model closed -> open: tripped",
-    "failure 1",
-]
-LOST = [DEAD[0], "degraded memory", *DEAD[1:]]
 USED_UP = {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "8"}
 BUDGET_OF_NONE = {"capacity": 0.0, "min_capacity": 0.0}
 
-SCENES: list[Scene] = [
-    Scene(
-        "success",
-        ["call POST", "attempt 1", "answer 1 ok 200", "success 1"],
-        {"calls": {"ok|success": 1}, "attempts": {"ok": 1}},
-    ),
-    Scene(
-        "a failure nobody retries",
-        ["call POST", "attempt 1", "answer 1 invalid_request 400", "failure 1"],
-        {"calls": {"invalid_request|failure": 1}, "attempts": {"invalid_request": 1}},
-        [Error("invalid_request")],
-    ),
-    Scene(
-        "retry",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_overloaded 503",
-            "retry 1/4 model_overloaded backoff 1",
-            "attempt 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"model_overloaded": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"backoff": 1.0},
-        },
-        [Error("model_overloaded")],
-    ),
-    Scene(
-        "hint honoured",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_overloaded 503",
-            "hint model_overloaded 3 waited 3.15",
-            "retry 1/4 model_overloaded hint 3.15",
-            "attempt 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"model_overloaded": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"hint": 3.15},
-            "hints": {"honoured": 1},
-        },
-        [Error("model_overloaded", retry_after=3)],
-    ),
-    Scene(
-        "hint refused",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_overloaded 503",
-            "hint model_overloaded 500 refused: the server asks for 500 s",
-            "gave up: the server asks for 500 s",
-            "failure 1",
-        ],
-        {
-            "calls": {"model_overloaded|failure": 1},
-            "attempts": {"model_overloaded": 1},
-            "gave_up": 1,
-            "hints": {"refused": 1},
-        },
-        [Error("model_overloaded", retry_after=500)],
-    ),
-    Scene(
-        "hint past the deadline",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_overloaded 503",
-            "deadline 2 after 0.0",
-            "hint model_overloaded 3 refused: the deadline would pass",
-            "gave up: the deadline would pass",
-            "failure 1",
-        ],
-        {
-            "calls": {"model_overloaded|failure": 1},
-            "attempts": {"model_overloaded": 1},
-            "gave_up": 1,
-            "hints": {"refused": 1},
-        },
-        [Error("model_overloaded", retry_after=3)],
-        _with_deadline(2.0),
-    ),
-    Scene(
-        "gave up",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_server_error 500",
-            "retry 1/3 model_server_error backoff 0.25",
-            "attempt 2",
-            "answer 2 model_server_error 500",
-            "retry 2/3 model_server_error backoff 0.5",
-            "attempt 3",
-            "answer 3 model_server_error 500",
-            "gave up: all 3 attempts used",
-            "failure 3",
-        ],
-        {
-            "calls": {"model_server_error|failure": 1},
-            "attempts": {"model_server_error": 3},
-            "retries": 2,
-            "waits": {"backoff": 0.75},
-            "gave_up": 1,
-        },
-        [Error("model_server_error")] * 3,
-    ),
-    Scene(
-        "maybe executed",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 connection_lost None perhaps",
-            "retry 1/2 connection_lost backoff 0.5",
-            "attempt 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"connection_lost": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"backoff": 0.5},
-        },
-        [Close("request")],
-    ),
-    Scene(
-        "gate",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 rate_limit_exceeded 429",
-            "gate closed 2.0 hint",
-            "hint rate_limit_exceeded 2 waited 2",
-            "retry 1/4 rate_limit_exceeded gate 2",
-            "gate waited 0.50",
-            "gate opened 2.0",
-            "attempt 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"rate_limit_exceeded": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"gate": 2.5},
-            "hints": {"honoured": 1},
-            "gates": {"": 1},
-        },
-        [RateLimited(2)],
-    ),
-    Scene(
-        "gate opens",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 rate_limit_exceeded 429",
-            "gate closed 2.0 hint",
-            "failure 1",
-            "call POST",
-            "gate opened 2.0",
-            "attempt 1",
-            "answer 1 ok 200",
-            "success 1",
-        ],
-        {
-            "calls": {"rate_limit_exceeded|failure": 1, "ok|success": 1},
-            "attempts": {"rate_limit_exceeded": 1, "ok": 1},
-            "gates": {"": 1},
-        },
-        [RateLimited(2)],
-        _closed_then_late,
-    ),
-    Scene(
-        "gate past the deadline",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 rate_limit_exceeded 429",
-            "gate closed 2.0 hint",
-            "failure 1",
-            "call POST",
-            "refused rate_limited 2.0",
-            "gave up: rate limited",
-            "refused 0",
-        ],
-        {
-            "calls": {"rate_limit_exceeded|failure": 1, "rate_limited|refused": 1},
-            "attempts": {"rate_limit_exceeded": 1},
-            "refusals": {"rate_limited": 1},
-            "gave_up": 1,
-            "gates": {"": 1},
-        },
-        [RateLimited(2)],
-        _gate_meets_deadline,
-    ),
-    Scene(
-        "gate closes again",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 rate_limit_exceeded 429",
-            "gate closed 2.0 hint",
-            "hint rate_limit_exceeded 2 waited 2",
-            "retry 1/4 rate_limit_exceeded gate 2",
-            "gate waited 0.50",
-            "gate opened 2.0",
-            "attempt 2",
-            "answer 2 rate_limit_exceeded 429",
-            "gate closed 4.0 hint",
-            "hint rate_limit_exceeded 4 waited 4",
-            "retry 2/4 rate_limit_exceeded gate 4",
-            "gate waited 1.00",
-            "gate opened 4.0",
-            "attempt 3",
-            "answer 3 ok 200",
-            "success 3",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"rate_limit_exceeded": 2, "ok": 1},
-            "retries": 2,
-            "waits": {"gate": 7.5},
-            "hints": {"honoured": 2},
-            "gates": {"": 2},
-        },
-        [RateLimited(2), RateLimited(4)],
-    ),
-    Scene(
-        "quota",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 ok 200",
-            "gate closed 8.0 quota",
-            "success 1",
-            "call POST",
-            "gate waited 8.00",
-            "gate waited 2.00",
-            "gate opened 8.0",
-            "attempt 1",
-            "answer 1 ok 200",
-            "success 1",
-        ],
-        {"calls": {"ok|success": 2}, "attempts": {"ok": 2}, "waits": {"gate": 10.0}, "gates": {"": 1}},
-        [Ok(headers=USED_UP)],
-        _twice,
-    ),
-    Scene(
-        "circuit opens",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_unavailable 502",
-            "model closed -> open: tripped",
-            "failure 1",
-            "call POST",
-            "refused circuit_open 5.0",
-            "gave up: circuit open",
-            "refused 0",
-        ],
-        {
-            "calls": {"model_unavailable|failure": 1, "circuit_open|refused": 1},
-            "attempts": {"model_unavailable": 1},
-            "refusals": {"circuit_open": 1},
-            "gave_up": 1,
-            "opened": {"": 1},
-            "transitions": {"open|tripped": 1},
-        },
-        [Error("model_unavailable")],
-        _twice,
-    ),
-    Scene(
-        "circuit closes",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_unavailable 502",
-            "model closed -> open: tripped",
-            "failure 1",
-            "call POST",
-            "model open -> half_open: probe",
-            "probe model",
-            "attempt 1",
-            "answer 1 ok 200",
-            "model half_open -> closed: probe succeeded",
-            "success 1",
-        ],
-        {
-            "calls": {"model_unavailable|failure": 1, "ok|success": 1},
-            "attempts": {"model_unavailable": 1, "ok": 1},
-            "opened": {"": 1},
-            "transitions": {"open|tripped": 1, "half_open|probe": 1, "closed|probe succeeded": 1},
-            "probes": {"": 1},
-        },
-        [Error("model_unavailable")],
-        _recovers,
-    ),
-    Scene(
-        "probe fails",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_unavailable 502",
-            "model closed -> open: tripped",
-            "failure 1",
-            "call POST",
-            "model open -> half_open: probe",
-            "probe model",
-            "attempt 1",
-            "answer 1 model_unavailable 502",
-            "model half_open -> open: probe failed",
-            "failure 1",
-        ],
-        {
-            "calls": {"model_unavailable|failure": 2},
-            "attempts": {"model_unavailable": 2},
-            "opened": {"": 2},
-            "transitions": {"open|tripped": 1, "half_open|probe": 1, "open|probe failed": 1},
-            "probes": {"": 1},
-        },
-        [Error("model_unavailable")] * 2,
-        _recovers,
-    ),
-    Scene(
-        "operator",
-        [
-            "host forced_open",
-            "call POST",
-            "refused circuit_open 5.0",
-            "gave up: circuit open",
-            "refused 0",
-            "call POST",
-            "attempt 1",
-            "answer 1 ok 200",
-            "success 1",
-        ],
-        {
-            "calls": {"circuit_open|refused": 1, "ok|success": 1},
-            "attempts": {"ok": 1},
-            "refusals": {"circuit_open": 1},
-            "gave_up": 1,
-        },
-        [],
-        _operator,
-    ),
-    Scene(
-        "budget",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_overloaded 503",
-            "no budget model_overloaded 1",
-            "gave up: retry budget exhausted",
-            "failure 1",
-        ],
-        {
-            "calls": {"model_overloaded|failure": 1},
-            "attempts": {"model_overloaded": 1},
-            "refusals": {"budget": 1},
-            "gave_up": 1,
-        },
-        [Error("model_overloaded")],
-        config={"budget": gr.BudgetConfig(**BUDGET_OF_NONE)},
-    ),
-    Scene(
-        "deadline",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_overloaded 503",
-            "deadline 0.5 after 0.0",
-            "gave up: the deadline would pass",
-            "failure 1",
-        ],
-        {"calls": {"model_overloaded|failure": 1}, "attempts": {"model_overloaded": 1}, "gave_up": 1},
-        [Error("model_overloaded")],
-        _with_deadline(0.5),
-    ),
+SCENES = [
+    Scene("success"),
+    Scene("a failure nobody retries", [Error("invalid_request")]),
+    Scene("retry", [Error("model_overloaded")]),
+    Scene("hint honoured", [Error("model_overloaded", retry_after=3)]),
+    Scene("hint refused", [Error("model_overloaded", retry_after=500)]),
+    Scene("hint past the deadline", [Error("model_overloaded", retry_after=3)], _with_deadline(2.0)),
+    Scene("gave up", [Error("model_server_error")] * 3),
+    Scene("maybe executed", [Close("request")]),
+    Scene("gate", [RateLimited(2)]),
+    Scene("gate opens", [RateLimited(2)], _closed_then_late),
+    Scene("gate past the deadline", [RateLimited(2)], _gate_meets_deadline),
+    Scene("gate closes again", [RateLimited(2), RateLimited(4)]),
+    Scene("quota", [Ok(headers=USED_UP)], _twice),
+    Scene("circuit opens", [Error("model_unavailable")], _twice),
+    Scene("circuit closes", [Error("model_unavailable")], _recovers),
+    Scene("circuit waited for", [Error("model_unavailable")], _twice, {"on_open": "wait"}),
+    Scene("probe fails", [Error("model_unavailable")] * 2, _recovers),
+    Scene("operator", [], _operator),
+    Scene("budget", [Error("model_overloaded")], config={"budget": gr.BudgetConfig(**BUDGET_OF_NONE)}),
+    Scene("deadline", [Error("model_overloaded")], _with_deadline(0.5)),
     Scene(
         "shadow circuit",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_unavailable 502",
-            "model closed -> open: tripped",
-            "failure 1",
-            "call POST",
-            "shadow circuit",
-            "attempt 1",
-            "answer 1 ok 200",
-            "success 1",
-        ],
-        {
-            "calls": {"model_unavailable|failure": 1, "ok|success": 1},
-            "attempts": {"model_unavailable": 1, "ok": 1},
-            "opened": {"": 1},
-            "transitions": {"open|tripped": 1},
-            "shadowed": {"circuit": 1},
-        },
         [Error("model_unavailable")],
         _twice,
         {"breaker": gr.BreakerConfig(mode="metrics_only")},
     ),
-    Scene(
-        "shadow gate",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 rate_limit_exceeded 429",
-            "gate closed 20.0 hint",
-            "failure 1",
-            "call POST",
-            "shadow gate",
-            "attempt 1",
-            "answer 1 ok 200",
-            "success 1",
-        ],
-        {
-            "calls": {"rate_limit_exceeded|failure": 1, "ok|success": 1},
-            "attempts": {"rate_limit_exceeded": 1, "ok": 1},
-            "gates": {"": 1},
-            "shadowed": {"gate": 1},
-        },
-        [RateLimited(20)],
-        _limited_twice,
-        {"gate": gr.GateConfig(mode="metrics_only")},
-    ),
+    Scene("shadow gate", [RateLimited(20)], _limited_twice, {"gate": gr.GateConfig(mode="metrics_only")}),
     Scene(
         "shadow budget",
-        [
-            "call POST",
-            "attempt 1",
-            "answer 1 model_overloaded 503",
-            "shadow budget",
-            "retry 1/4 model_overloaded backoff 1",
-            "attempt 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"model_overloaded": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"backoff": 1.0},
-            "shadowed": {"budget": 1},
-        },
         [Error("model_overloaded")],
         config={"budget": gr.BudgetConfig(mode="metrics_only", **BUDGET_OF_NONE)},
     ),
-    Scene(
-        "stream",
-        ["call POST", "attempt 1", "stream", "answer 1 ok 200", "success 1"],
-        {"calls": {"ok|success": 1}, "attempts": {"ok": 1}, "streams": {"opened": 1}},
-        [],
-        _streams(),
-    ),
-    Scene(
-        "stream left",
-        ["call POST", "attempt 1", "stream", "answer 1 ok 200", "cancelled 1"],
-        {"calls": {"ok|cancelled": 1}, "attempts": {"ok": 1}, "streams": {"opened": 1}},
-        [],
-        Stage.leave,
-    ),
-    Scene(
-        "restart",
-        [
-            "call POST",
-            "attempt 1",
-            "stream",
-            "answer 1 stream_terminated 200 perhaps",
-            "retry 1/3 stream_terminated backoff 0.25",
-            "broken stream_terminated none: restart",
-            "attempt 2",
-            "stream",
-            "continued restart 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"stream_terminated": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"backoff": 0.25},
-            "streams": {"opened": 2, "restart": 1, "breaks": 1},
-            "breaks": {"stream_terminated|restart": 1},
-        },
-        [BreakStream(events=1)],
-        _streams(),
-    ),
-    Scene(
-        "replay",
-        [
-            "call POST",
-            "attempt 1",
-            "stream",
-            "answer 1 stream_terminated 200 perhaps",
-            "retry 1/3 stream_terminated backoff 0.25",
-            "broken stream_terminated output: replay",
-            "attempt 2",
-            "stream",
-            "continued replay 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"stream_terminated": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"backoff": 0.25},
-            "streams": {"opened": 2, "replay": 1, "breaks": 1},
-            "breaks": {"stream_terminated|replay": 1},
-        },
-        [BreakStream(events=4)],
-        _streams(temperature=0),
-    ),
+    Scene("stream", [], _streams()),
+    Scene("stream left", [], Stage.leave),
+    Scene("restart", [BreakStream(events=1)], _streams()),
+    Scene("replay", [BreakStream(events=4)], _streams(temperature=0)),
     Scene(
         "divergence",
-        [
-            "call POST",
-            "attempt 1",
-            "stream",
-            "answer 1 stream_terminated 200 perhaps",
-            "retry 1/3 stream_terminated backoff 0.25",
-            "broken stream_terminated output: replay",
-            "attempt 2",
-            "stream",
-            "continued replay 2",
-            "diverged: fail",
-            "broken stream_diverged output: fail",
-            "answer 2 stream_diverged 200 perhaps",
-            "failure 2",
-        ],
-        {
-            "calls": {"stream_diverged|failure": 1},
-            "attempts": {"stream_terminated": 1, "stream_diverged": 1},
-            "retries": 1,
-            "waits": {"backoff": 0.25},
-            "streams": {"opened": 2, "replay": 1, "breaks": 2, "diverged": 1, "fail": 1},
-            "breaks": {"stream_terminated|replay": 1, "stream_diverged|fail": 1},
-        },
         [BreakStream(events=5)],
         _streams(),
         {"stream": gr.StreamConfig(replay="always")},
         streams=StreamOptions(sampled=True),
     ),
-    Scene(
-        "resume",
-        [
-            "call POST",
-            "attempt 1",
-            "stream",
-            "answer 1 stream_terminated 200 perhaps",
-            "retry 1/3 stream_terminated backoff 0.25",
-            "broken stream_terminated output: resume",
-            "attempt 2",
-            "stream",
-            "continued resume 2",
-            "answer 2 ok 200",
-            "success 2",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"stream_terminated": 1, "ok": 1},
-            "retries": 1,
-            "waits": {"backoff": 0.25},
-            "streams": {"opened": 2, "resume": 1, "breaks": 1},
-            "breaks": {"stream_terminated|resume": 1},
-        },
-        [BreakStream(events=4)],
-        _streams(),
-        streams=StreamOptions(event_ids=True),
-    ),
-    Scene(
-        "marker",
-        [
-            "call POST",
-            "attempt 1",
-            "stream",
-            "broken stream_reset tail: marker",
-            "marker supplied",
-            "answer 1 ok 200",
-            "success 1",
-        ],
-        {
-            "calls": {"ok|success": 1},
-            "attempts": {"ok": 1},
-            "streams": {"opened": 1, "marker": 1, "breaks": 1},
-            "breaks": {"stream_reset|marker": 1},
-        },
-        [BreakStream(events=11, how="fin")],
-        _streams(),
-    ),
-    Scene(
-        "stream fails",
-        [
-            "call POST",
-            "attempt 1",
-            "stream",
-            "broken stream_terminated output: fail",
-            "answer 1 stream_terminated 200 perhaps",
-            "gave up: output was handed up, and another run would say something else (no temperature 0, no seed)",
-            "failure 1",
-        ],
-        {
-            "calls": {"stream_terminated|failure": 1},
-            "attempts": {"stream_terminated": 1},
-            "gave_up": 1,
-            "streams": {"opened": 1, "fail": 1, "breaks": 1},
-            "breaks": {"stream_terminated|fail": 1},
-        },
-        [BreakStream(events=4)],
-        _streams(),
-    ),
-    Scene(
-        "error in a stream",
-        [
-            "call POST",
-            "attempt 1",
-            "stream",
-            "broken stream_error output: fail",
-            "answer 1 stream_error 200",
-            "gave up: output was handed up, and another run would say something else (no temperature 0, no seed)",
-            "failure 1",
-        ],
-        {
-            "calls": {"stream_error|failure": 1},
-            "attempts": {"stream_error": 1},
-            "gave_up": 1,
-            "streams": {"opened": 1, "fail": 1, "breaks": 1},
-            "breaks": {"stream_error|fail": 1},
-        },
-        [BreakStream(how="error", events=4)],
-        _streams(),
-    ),
-    Scene(
-        "reload",
-        ["reloaded policies,deadline,on_open", "call POST", "attempt 1", "answer 1 ok 200", "success 1"],
-        {"calls": {"ok|success": 1}, "attempts": {"ok": 1}, "reloads": {"applied": 1}},
-        [],
-        _reloads,
-    ),
-    Scene(
-        "a watched file goes wrong",
-        ["reloaded deadline", "rejected"],
-        {"reloads": {"applied": 1, "rejected": 1}},
-        [],
-        _watches,
-        watched=True,
-    ),
-    Scene(
-        "state degraded",
-        [*DEAD * 6, *LOST, *DEAD, *LOST, *DEAD, *LOST, *DEAD],
-        {
-            "calls": {"model_unavailable|failure": 12},
-            "attempts": {"model_unavailable": 12},
-            "opened": {"": 12},
-            "transitions": {"open|tripped": 12},
-            "degraded": {"memory": 3},
-        },
-        [Error("model_unavailable")] * 12,
-        _many_dead_models,
-        keys=2,
-    ),
+    Scene("resume", [BreakStream(events=4)], _streams(), streams=StreamOptions(event_ids=True)),
+    Scene("marker", [BreakStream(events=11, how="fin")], _streams()),
+    Scene("stream fails", [BreakStream(events=4)], _streams()),
+    Scene("error in a stream", [BreakStream(how="error", events=4)], _streams()),
+    Scene("reload", [], _reloads),
+    Scene("a watched file goes wrong", [], _watches, watched=True),
+    Scene("state degraded", [Error("model_unavailable")] * 12, _many_dead_models, keys=2),
 ]

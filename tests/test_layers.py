@@ -49,14 +49,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config",
         "_watching",
     ),
-    ("breaker", "gate", "budget", "_report", "events", "effects", "metrics", "clock", "_drains", "snapshots"),
+    ("breaker", "gate", "budget", "_report", "events", "effects", "clock", "_drains"),
+    ("_names", "snapshots", "metrics"),
     # What is done about a stream that breaks.
     ("recovery", "_delivered", "_splice"),
     # What is read off requests and answers, the same for every client; what listens.
-    ("above", "target", "_bodies", "_recording", "_multipart", "_answers", "_inflating", "_log_limits", "logs"),
+    ("above", "target", "_bodies", "_recording", "_multipart", "_answers", "_inflating"),
+    ("_log_lines", "_log_limits", "logs"),
     ("state",),
     ("_record", "engine"),
     ("_refusals", "drive", "resilience"),
+    # What tells others; each needs a library of its own.
+    ("_otel_words", "_otel_metrics", "_otel_traces", "otel", "prometheus"),
     ("_draining", "_flow", "_async_flow"),
     (
         "_httpx_kit",
@@ -131,6 +135,10 @@ PURE = (
     "_delivered",
     "_splice",
     "_inflating",
+    "snapshots",
+    "_names",
+    "_log_lines",
+    "_otel_words",
 )
 """What decides: time and chance come in as arguments."""
 

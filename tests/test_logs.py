@@ -329,6 +329,12 @@ DEBUG_LINES = [
         {**CALL, "kind": "circuit_open", "retry_after": 12.0},
     ),
     Line(
+        events.CallPaused(*WHOSE, 0.5, "backoff"),
+        DEBUG,
+        "call 7 api.test gpt-5: waits 0.500 s (backoff)",
+        {**CALL, "seconds": 0.5, "reason": "backoff"},
+    ),
+    Line(
         events.DeadlineReached(*WHOSE, 30.0, 29.5),
         DEBUG,
         "call 7 api.test gpt-5: deadline of 30 s after 29.500 s",

@@ -11,10 +11,11 @@ import pytest
 
 import gip_resilience as gr
 from gip_resilience import events
+from gip_resilience._names import MAX_SCOPES, OTHER
 from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.config import ObserveConfig
 from gip_resilience.gateway import Error, FaultPlan, RateLimited, Status
-from gip_resilience.metrics import MAX_SCOPES, OTHER, Metrics, Present
+from gip_resilience.metrics import Metrics, Present
 from gip_resilience.snapshots import ATTEMPTS, SECONDS, Histogram
 from gip_resilience.state import CircuitKey
 from harness import CHAT, HARNESSES
@@ -67,6 +68,7 @@ CALL = (1, HOST, MODEL)
         (over("cancelled"), {"calls": {(*WHERE, "none", "cancelled"): 1}}),
         (events.CallGaveUp(1, over("failure").report), {"gave_up": 1}),
         (events.RetryScheduled(*CALL, "x", 1, 4, 0.5, "backoff", False), {}),
+        (events.CallPaused(*CALL, 0.5, "gate"), {"waits": {"gate": 0.5}}),
         (events.HintHonoured(*CALL, "x", HINT, 2.1), {"hints": {"honoured": 1}}),
         (events.HintRefused(*CALL, "x", HINT, "too long"), {"hints": {"refused": 1}}),
         (events.BudgetRefused(*CALL, "x", 1.0), {"refusals": {"budget": 1}}),
@@ -141,7 +143,7 @@ def test_counts_are_exact_under_threads() -> None:
         start.wait(10)
         for _ in range(1000):
             metrics.succeeded(HOST, f"m{number % 2}", 0.25)
-            metrics.waited("backoff", 0.5)
+            metrics.count(events.CallPaused(*CALL, 0.5, "backoff"))
             for event in told:
                 metrics.count(event)
 
@@ -195,7 +197,7 @@ def spread_of(bounds: tuple[float, ...], value: float, *, times: int) -> Histogr
 def test_the_bucket_of_a_value(seconds: float, bucket: int) -> None:
     """Bounds are inclusive, as those of Prometheus; what is above the last has a bucket of its own."""
     metrics = Metrics()
-    metrics.waited("hint", seconds)
+    metrics.count(events.CallPaused(*CALL, seconds, "hint"))
 
     spread = metrics.snapshot().wait_seconds["hint"]
     assert [place for place, count in enumerate(spread.counts) if count] == [bucket]
@@ -268,7 +270,7 @@ def test_what_happened_between_two_snapshots() -> None:
     now = [Present({}, {}, {(HOST, ""): gr.Config().budget})]  # type: ignore[dict-item]  # any value will do
     metrics = Metrics(present=lambda: now[0])
     metrics.succeeded(*WHERE, 0.1)
-    metrics.waited("hint", 1.0)
+    metrics.count(events.CallPaused(*CALL, 1.0, "hint"))
     metrics.count(sent("x", 2))
     earlier = metrics.snapshot()
     now[0] = Present({}, {}, {})
@@ -323,7 +325,7 @@ def test_it_is_ready_for_json() -> None:
     """Plain dictionaries with text for keys, and back again without a loss."""
     metrics = Metrics()
     metrics.succeeded(*WHERE, 0.015)
-    metrics.waited("hint", 1.5)
+    metrics.count(events.CallPaused(*CALL, 1.5, "hint"))
     metrics.count(events.CallRefused(*CALL, "deadline", None))
 
     plain = metrics.snapshot().as_dict()

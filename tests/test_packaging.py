@@ -166,6 +166,8 @@ def test_what_is_imported_is_declared() -> None:
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add((node.module or "").partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"gip_resilience"}
+    projects = {"opentelemetry": "opentelemetry-api", "prometheus_client": "prometheus-client"}
+    foreign = {projects.get(name, name) for name in foreign}
 
     assert foreign - declared - comes_along - if_there == set()
 

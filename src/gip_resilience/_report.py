@@ -108,6 +108,13 @@ class CallReport(msgspec.Struct, frozen=True):
     part: str = ""
 
     @property
+    def code(self) -> str:
+        """What it came to: the code of the last attempt, or what was refused without one; ``none`` otherwise."""
+        if self.attempts:
+            return self.attempts[-1].code
+        return self.reason.replace(" ", "_") if self.outcome == "refused" else "none"
+
+    @property
     def maybe_executed(self) -> bool:
         """Whether an attempt before the last may have been executed: the work may have been done twice."""
         return any(attempt.maybe_executed for attempt in self.attempts)

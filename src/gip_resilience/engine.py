@@ -28,6 +28,7 @@ from gip_resilience.events import (
     AttemptEnded,
     BudgetRefused,
     CallEnded,
+    CallPaused,
     CallRefused,
     DeadlineReached,
     GateWaited,
@@ -284,7 +285,7 @@ class Call(Record):
     def _pause(self, seconds: float, kind: str) -> Pause:
         self._paused += seconds
         self._waited += seconds
-        self.world.metrics.waited(kind, seconds)
+        self.tell(CallPaused(self.number, self.key.host, self.key.model, seconds, kind))
         return Pause(seconds)
 
     # ---- admission ---------------------------------------------------------------------------------------

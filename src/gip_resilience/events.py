@@ -106,6 +106,18 @@ class RetryScheduled(CallEvent, frozen=True):
     maybe_executed: bool
 
 
+class CallPaused(CallEvent, frozen=True):
+    """A call waits, for whatever reason.
+
+    Attributes:
+        seconds: how long.
+        reason: ``backoff``, ``hint``, ``gate`` or ``circuit``.
+    """
+
+    seconds: float
+    reason: str
+
+
 class HintHonoured(CallEvent, frozen=True):
     """The server said how long to wait, and the call waits at least as long.
 
@@ -380,6 +392,7 @@ Event: TypeAlias = (
     | AttemptStarted
     | AttemptEnded
     | RetryScheduled
+    | CallPaused
     | HintHonoured
     | HintRefused
     | BudgetRefused

@@ -21,8 +21,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from gip_resilience import _log_lines as words
 from gip_resilience._config_groups import ObserveConfig
 from gip_resilience._log_limits import NONE, LineLimits
 from gip_resilience.breaker import Control, State
@@ -31,16 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gip_resilience import events
-    from gip_resilience._report import CallReport
 
 logger = logging.getLogger("gip_resilience")
-
-MAX_TEXT = 300
-"""Characters of a reason or a file name that came from elsewhere."""
-
-Value: TypeAlias = str | int | float | bool | None
-Fields: TypeAlias = dict[str, Value]
-_OfCircuit: TypeAlias = "events.CircuitChanged | events.CircuitOverruled | events.ProbeSent"
 
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 
@@ -79,7 +72,7 @@ class _Lines:
         self._limits = limits
         self._monotonic = monotonic
 
-    def say(self, level: int, event: str, make: Callable[[Any], tuple[str, Fields]], about: Any) -> None:
+    def say(self, level: int, event: str, make: Callable[[Any], words.Line], about: Any) -> None:
         """Write one line, unless its level is off or there were too many of its kind.
 
         ``make`` makes text and fields *about* the event; it is called only for a line that is written.
@@ -132,19 +125,19 @@ class LogObserver:
 
     def on_retry_scheduled(self, event: events.RetryScheduled) -> None:
         """INFO."""
-        self._say(logging.INFO, "retry_scheduled", _retry, event)
+        self._say(logging.INFO, "retry_scheduled", words.retry, event)
 
     def on_hint_honoured(self, event: events.HintHonoured) -> None:
         """INFO."""
-        self._say(logging.INFO, "hint_honoured", _hint_honoured, event)
+        self._say(logging.INFO, "hint_honoured", words.hint_honoured, event)
 
     def on_hint_refused(self, event: events.HintRefused) -> None:
         """WARNING."""
-        self._say(logging.WARNING, "hint_refused", _hint_refused, event)
+        self._say(logging.WARNING, "hint_refused", words.hint_refused, event)
 
     def on_budget_refused(self, event: events.BudgetRefused) -> None:
         """WARNING."""
-        self._say(logging.WARNING, "budget_refused", _budget_refused, event)
+        self._say(logging.WARNING, "budget_refused", words.budget_refused, event)
 
     def on_call_gave_up(self, event: events.CallGaveUp) -> None:
         """ERROR, for want of attempts, budget or time; WARNING where nothing was sent.
@@ -152,47 +145,49 @@ class LogObserver:
         What was not sent was kept back on purpose, because of a circuit or a gate that has had a line of its own.
         """
         refused = event.report.outcome == "refused"
-        self._say(logging.WARNING if refused else logging.ERROR, "call_gave_up", _gave_up, event)
+        self._say(logging.WARNING if refused else logging.ERROR, "call_gave_up", words.gave_up, event)
 
     # ---- what calls share --------------------------------------------------------------------------------
 
     def on_gate_waited(self, event: events.GateWaited) -> None:
         """INFO."""
-        self._say(logging.INFO, "gate_waited", _gate_waited, event)
+        self._say(logging.INFO, "gate_waited", words.gate_waited, event)
 
     def on_gate_closed(self, event: events.GateClosed) -> None:
         """INFO; DEBUG where it was closed already: each late answer to a burst lengthens it by a little."""
-        self._say(logging.DEBUG if event.lengthened else logging.INFO, "gate_closed", _gate_closed, event)
+        self._say(
+            logging.DEBUG if event.lengthened else logging.INFO, "gate_closed", words.gate_closed, event
+        )
 
     def on_gate_opened(self, event: events.GateOpened) -> None:
         """INFO."""
-        self._say(logging.INFO, "gate_opened", _gate_opened, event)
+        self._say(logging.INFO, "gate_opened", words.gate_opened, event)
 
     def on_circuit_changed(self, event: events.CircuitChanged) -> None:
         """WARNING when it opens, INFO otherwise."""
         opens = event.transition.after is State.OPEN
-        self._say(logging.WARNING if opens else logging.INFO, "circuit_changed", _circuit_changed, event)
+        self._say(logging.WARNING if opens else logging.INFO, "circuit_changed", words.circuit_changed, event)
 
     def on_circuit_overruled(self, event: events.CircuitOverruled) -> None:
         """WARNING while an operator's word is in force, INFO when it is taken back."""
         level = logging.INFO if event.control is Control.AUTO else logging.WARNING
-        self._say(level, "circuit_overruled", _circuit_overruled, event)
+        self._say(level, "circuit_overruled", words.circuit_overruled, event)
 
     def on_probe_sent(self, event: events.ProbeSent) -> None:
         """INFO."""
-        self._say(logging.INFO, "probe_sent", _probe_sent, event)
+        self._say(logging.INFO, "probe_sent", words.probe_sent, event)
 
     def on_shadow_refused(self, event: events.ShadowRefused) -> None:
         """INFO: nothing was refused, and somebody wants to see what would have been."""
-        self._say(logging.INFO, "shadow_refused", _shadow_refused, event)
+        self._say(logging.INFO, "shadow_refused", words.shadow_refused, event)
 
     def on_state_degraded(self, event: events.StateDegraded) -> None:
         """WARNING."""
-        self._say(logging.WARNING, "state_degraded", _state_degraded, event)
+        self._say(logging.WARNING, "state_degraded", words.state_degraded, event)
 
     def on_state_restored(self, event: events.StateRestored) -> None:
         """INFO."""
-        self._say(logging.INFO, "state_restored", _state_restored, event)
+        self._say(logging.INFO, "state_restored", words.state_restored, event)
 
     # ---- event streams -----------------------------------------------------------------------------------
 
@@ -205,29 +200,29 @@ class LogObserver:
         if hop.code == "stream_diverged" or hop.action == "marker":
             return
         level = logging.WARNING if hop.action in {"fail", "unguarded"} else logging.INFO
-        self._say(level, "stream_broken", _stream_broken, event)
+        self._say(level, "stream_broken", words.stream_broken, event)
 
     def on_stream_continued(self, event: events.StreamContinued) -> None:
         """INFO."""
-        self._say(logging.INFO, "stream_continued", _stream_continued, event)
+        self._say(logging.INFO, "stream_continued", words.stream_continued, event)
 
     def on_stream_diverged(self, event: events.StreamDiverged) -> None:
         """WARNING."""
-        self._say(logging.WARNING, "stream_diverged", _stream_diverged, event)
+        self._say(logging.WARNING, "stream_diverged", words.stream_diverged, event)
 
     def on_marker_supplied(self, event: events.MarkerSupplied) -> None:
         """INFO."""
-        self._say(logging.INFO, "marker_supplied", _marker_supplied, event)
+        self._say(logging.INFO, "marker_supplied", words.marker_supplied, event)
 
     # ---- configuration -----------------------------------------------------------------------------------
 
     def on_config_reloaded(self, event: events.ConfigReloaded) -> None:
         """INFO."""
-        self._say(logging.INFO, "config_reloaded", _config_reloaded, event)
+        self._say(logging.INFO, "config_reloaded", words.config_reloaded, event)
 
     def on_config_rejected(self, event: events.ConfigRejected) -> None:
         """WARNING."""
-        self._say(logging.WARNING, "config_rejected", _config_rejected, event)
+        self._say(logging.WARNING, "config_rejected", words.config_rejected, event)
 
 
 class DebugLog:
@@ -242,255 +237,32 @@ class DebugLog:
 
     def on_call_started(self, event: events.CallStarted) -> None:
         """A call begins."""
-        self._say(logging.DEBUG, "call_started", _call_started, event)
+        self._say(logging.DEBUG, "call_started", words.call_started, event)
 
     def on_attempt_started(self, event: events.AttemptStarted) -> None:
         """A request goes out."""
-        self._say(logging.DEBUG, "attempt_started", _attempt_started, event)
+        self._say(logging.DEBUG, "attempt_started", words.attempt_started, event)
 
     def on_attempt_ended(self, event: events.AttemptEnded) -> None:
         """An attempt has its verdict."""
-        self._say(logging.DEBUG, "attempt_ended", _attempt_ended, event)
+        self._say(logging.DEBUG, "attempt_ended", words.attempt_ended, event)
 
     def on_stream_opened(self, event: events.StreamOpened) -> None:
         """An event stream begins."""
-        self._say(logging.DEBUG, "stream_opened", _stream_opened, event)
+        self._say(logging.DEBUG, "stream_opened", words.stream_opened, event)
 
     def on_call_refused(self, event: events.CallRefused) -> None:
         """A request was not sent."""
-        self._say(logging.DEBUG, "call_refused", _call_refused, event)
+        self._say(logging.DEBUG, "call_refused", words.call_refused, event)
+
+    def on_call_paused(self, event: events.CallPaused) -> None:
+        """A call waits."""
+        self._say(logging.DEBUG, "call_paused", words.call_paused, event)
 
     def on_deadline_reached(self, event: events.DeadlineReached) -> None:
         """A call ends because of its deadline."""
-        self._say(logging.DEBUG, "deadline_reached", _deadline_reached, event)
+        self._say(logging.DEBUG, "deadline_reached", words.deadline_reached, event)
 
     def on_call_ended(self, event: events.CallEnded) -> None:
         """A call is over."""
-        self._say(logging.DEBUG, "call_ended", _call_ended, event)
-
-
-# ---- the words -----------------------------------------------------------------------------------------------
-
-
-def _of(event: events.CallEvent, **more: Value) -> Fields:
-    return {"call": event.call, "host": event.host, "model": event.model, **more}
-
-
-def _pick(thing: object, *names: str) -> Fields:
-    return {name: getattr(thing, name) for name in names}
-
-
-def _at(event: events.CallEvent | events.GateClosed | events.GateOpened | events.ShadowRefused) -> str:
-    return f"{event.host} {event.model or '-'}"
-
-
-def _circuit(event: _OfCircuit) -> str:
-    return " ".join(part for part in ("circuit", *event.circuit) if part)
-
-
-def _scope(event: _OfCircuit) -> Fields:
-    return {"host": event.circuit.host, "model": event.circuit.model}
-
-
-def _prose(text: str) -> str:
-    """Text that may quote a store or a file, as part of one line."""
-    cut = text[:MAX_TEXT]
-    return cut if cut.isprintable() else "".join(c if c.isprintable() else " " for c in cut)
-
-
-def _doubt(maybe_executed: bool) -> str:
-    return ", may have been executed" if maybe_executed else ""
-
-
-def _retry(event: events.RetryScheduled) -> tuple[str, Fields]:
-    text = (
-        f"retry {_at(event)}: {event.code}, attempt {event.attempt} of {event.max_attempts},"
-        f" waiting {event.wait:.3f} s ({event.reason}){_doubt(event.maybe_executed)}"
-    )
-    names = "code", "attempt", "max_attempts", "wait", "reason", "maybe_executed"
-    return text, _of(event, **_pick(event, *names))
-
-
-def _hint_honoured(event: events.HintHonoured) -> tuple[str, Fields]:
-    hint = event.hint
-    text = f"hint {_at(event)}: {event.code}, server asked for {hint.seconds:g} s ({hint.source}), honoured"
-    return text, _of(event, code=event.code, hint=hint.seconds, hint_source=hint.source, wait=event.wait)
-
-
-def _hint_refused(event: events.HintRefused) -> tuple[str, Fields]:
-    hint = event.hint
-    text = (
-        f"hint {_at(event)}: {event.code}, server asked for {hint.seconds:g} s ({hint.source}),"
-        f" not waited: {event.reason}"
-    )
-    return text, _of(event, code=event.code, hint=hint.seconds, hint_source=hint.source, reason=event.reason)
-
-
-def _budget_refused(event: events.BudgetRefused) -> tuple[str, Fields]:
-    text = f"budget {_at(event)}: {event.code} is not tried again, the retry budget is spent"
-    return text, _of(event, code=event.code, cost=event.cost)
-
-
-def _gave_up(event: events.CallGaveUp) -> tuple[str, Fields]:
-    report = event.report
-    what = f"{len(report.attempts)} attempt(s) in" if report.attempts else "nothing was sent,"
-    last = f"{report.attempts[-1].code}, " if report.attempts else ""
-    text = (
-        f"gave up {report.host} {_model(report)}: {last}{what} {report.elapsed:.3f} s ({report.reason})"
-        f"{_doubt(report.maybe_executed)}"
-    )
-    return text, _reported(event.call, report)
-
-
-def _gate_waited(event: events.GateWaited) -> tuple[str, Fields]:
-    return f"rate limited {_at(event)}: waiting {event.wait:.3f} s", _of(event, wait=event.wait)
-
-
-def _gate_closed(event: events.GateClosed) -> tuple[str, Fields]:
-    done = "stays closed" if event.lengthened else "closed"
-    text = f"gate {_at(event)}: {done} for {event.seconds:.3f} s ({event.source})"
-    where: Fields = {"host": event.host, "model": event.model}
-    return text, {**where, "wait": event.seconds, "source": event.source, "lengthened": event.lengthened}
-
-
-def _gate_opened(event: events.GateOpened) -> tuple[str, Fields]:
-    text = f"gate {_at(event)}: open again after {event.closed_for:.3f} s"
-    return text, {"host": event.host, "model": event.model, "closed_for": event.closed_for}
-
-
-def _circuit_changed(event: events.CircuitChanged) -> tuple[str, Fields]:
-    change = event.transition
-    lasting = "" if change.open_for is None else f", for {change.open_for:.3f} s"
-    text = f"{_circuit(event)}: {change.before} -> {change.after} ({change.reason}{lasting})"
-    return text, {
-        **_scope(event),
-        "before": str(change.before),
-        "after": str(change.after),
-        "reason": str(change.reason),
-        "open_for": change.open_for,
-    }
-
-
-def _circuit_overruled(event: events.CircuitOverruled) -> tuple[str, Fields]:
-    control = str(event.control)
-    return f"{_circuit(event)}: set to {control} by an operator", {**_scope(event), "control": control}
-
-
-def _probe_sent(event: events.ProbeSent) -> tuple[str, Fields]:
-    return f"{_circuit(event)}: probe sent", _scope(event)
-
-
-def _shadow_refused(event: events.ShadowRefused) -> tuple[str, Fields]:
-    text = f"metrics only {_at(event)}: the {event.guard} would have refused or held a request"
-    return text, {"host": event.host, "model": event.model, "guard": event.guard}
-
-
-def _state_degraded(event: events.StateDegraded) -> tuple[str, Fields]:
-    reason = _prose(event.reason)
-    return f"state {event.component}: degraded: {reason}", {"component": event.component, "reason": reason}
-
-
-def _state_restored(event: events.StateRestored) -> tuple[str, Fields]:
-    return f"state {event.component}: whole again", {"component": event.component}
-
-
-def _hop(event: events.StreamBroken | events.StreamDiverged | events.MarkerSupplied) -> Fields:
-    hop = event.hop
-    return _of(event, code=hop.code, action=hop.action, phase=hop.phase, events=hop.events, reason=hop.reason)
-
-
-def _stream_broken(event: events.StreamBroken) -> tuple[str, Fields]:
-    return f"stream {_at(event)}: {event.hop}", _hop(event)
-
-
-def _stream_continued(event: events.StreamContinued) -> tuple[str, Fields]:
-    text = f"stream {_at(event)}: goes on by {event.action}, attempt {event.attempt}"
-    return text, _of(event, action=event.action, attempt=event.attempt)
-
-
-def _stream_diverged(event: events.StreamDiverged) -> tuple[str, Fields]:
-    text = f"stream {_at(event)}: the replay is another answer, nothing of it was used: {event.hop.action}"
-    return text, _hop(event)
-
-
-def _marker_supplied(event: events.MarkerSupplied) -> tuple[str, Fields]:
-    text = f"stream {_at(event)}: {event.hop.code} with only the terminal marker missing, supplied"
-    return text, _hop(event)
-
-
-def _config_reloaded(event: events.ConfigReloaded) -> tuple[str, Fields]:
-    source, changed = _prose(event.source), ", ".join(event.changed)
-    where = f" from {source}" if source else ""
-    return f"config reloaded{where}, changed: {changed or 'nothing'}", {"source": source, "changed": changed}
-
-
-def _config_rejected(event: events.ConfigRejected) -> tuple[str, Fields]:
-    source, reason = _prose(event.source), _prose(event.reason)
-    text = f"config {source} rejected, the old one stays in force: {reason}"
-    return text, {"source": source, "reason": reason}
-
-
-# ---- the words of DEBUG --------------------------------------------------------------------------------------
-
-
-def _call_started(event: events.CallStarted) -> tuple[str, Fields]:
-    text = f"call {event.call} {_at(event)}: {event.method} {event.url}".rstrip()
-    return text, _of(event, part=event.part, method=event.method, url=event.url)
-
-
-def _attempt_started(event: events.AttemptStarted) -> tuple[str, Fields]:
-    return f"call {event.call} {_at(event)}: attempt {event.number}", _of(event, attempt=event.number)
-
-
-def _attempt_ended(event: events.AttemptEnded) -> tuple[str, Fields]:
-    attempt = event.attempt
-    hint = attempt.hint
-    text = (
-        f"call {event.call} {_at(event)}: attempt {attempt.number}: {attempt.code}"
-        f" ({attempt.status or 'no answer'}) in {attempt.elapsed:.3f} s{_doubt(attempt.maybe_executed)}"
-    )
-    asked = None if hint is None else hint.seconds
-    names = "code", "status", "elapsed", "waited", "maybe_executed"
-    return text, _of(event, attempt=attempt.number, hint=asked, **_pick(attempt, *names))
-
-
-def _stream_opened(event: events.StreamOpened) -> tuple[str, Fields]:
-    return f"call {event.call} {_at(event)}: stream opened", _of(event)
-
-
-def _call_refused(event: events.CallRefused) -> tuple[str, Fields]:
-    later = "" if event.retry_after is None else f", again in {event.retry_after:.3f} s"
-    text = f"call {event.call} {_at(event)}: not sent ({event.kind}{later})"
-    return text, _of(event, kind=event.kind, retry_after=event.retry_after)
-
-
-def _deadline_reached(event: events.DeadlineReached) -> tuple[str, Fields]:
-    text = f"call {event.call} {_at(event)}: deadline of {event.deadline:g} s after {event.elapsed:.3f} s"
-    return text, _of(event, deadline=event.deadline, elapsed=event.elapsed)
-
-
-def _call_ended(event: events.CallEnded) -> tuple[str, Fields]:
-    report = event.report
-    why = f" ({report.reason})" if report.reason else ""
-    text = (
-        f"call {event.call} {report.host} {_model(report)}: {report.outcome} after"
-        f" {len(report.attempts)} attempt(s) in {report.elapsed:.3f} s{why}"
-    )
-    return text, _reported(event.call, report)
-
-
-def _model(report: CallReport) -> str:
-    """The model by the name its circuit has."""
-    return (f"{report.model}@{report.part}" if report.part else report.model) or "-"
-
-
-def _reported(call: int, report: CallReport) -> Fields:
-    last = report.attempts[-1] if report.attempts else None
-    names = "host", "model", "part", "outcome", "reason", "elapsed", "waited", "maybe_executed"
-    return {
-        "call": call,
-        **_pick(report, *names),
-        "code": None if last is None else last.code,
-        "status": None if last is None else last.status,
-        "attempts": len(report.attempts),
-    }
+        self._say(logging.DEBUG, "call_ended", words.call_ended, event)

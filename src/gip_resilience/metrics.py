@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gip_resilience import events, snapshots
 from gip_resilience._config_groups import ObserveConfig
+from gip_resilience._names import Names
 from gip_resilience.breaker import State
 from gip_resilience.snapshots import Histogram, Snapshot
 
@@ -26,14 +27,7 @@ if TYPE_CHECKING:
     from gip_resilience.events import Event
     from gip_resilience.gate import GateView
 
-OTHER = "other"
-"""Where names are counted that are too many to be counted apart."""
-
-MAX_SCOPES = 1000
-"""Pairs of host and model counted apart: 200 hosts with 200 models each would take 40,000."""
-
 _SECONDS = snapshots.SECONDS
-_NOTHING_SENT = "none"
 
 
 class Present(NamedTuple):
@@ -92,7 +86,7 @@ class Metrics:
         present: reads what there is now; nothing by default.
 
     Thread-safe and task-safe: one lock, held for an addition. Memory is bounded: beyond the limits, and beyond
-    `MAX_SCOPES` pairs of host and model, things are counted under `OTHER`.
+    `gip_resilience._names.MAX_SCOPES` pairs of host and model, things are counted under ``other``.
     """
 
     def __init__(
@@ -104,9 +98,7 @@ class Metrics:
         self._clear()
 
     def _clear(self) -> None:
-        self._hosts: set[str] = set()
-        self._models: set[str] = set()
-        self._codes: set[str] = set()
+        self._names = Names(self._limits)
         self._scopes: dict[tuple[str, str], _Scope] = {}
         self._retries = self._gave_up = self._observer_failures = 0
         self._waits: dict[str, _Spread] = {}
@@ -138,14 +130,6 @@ class Metrics:
             spread.counts[bisect_left(_SECONDS, took)] += 1
             spread.total += took
 
-    def waited(self, reason: str, seconds: float) -> None:
-        """A call begins a pause."""
-        with self._lock:
-            spread = self._waits.get(reason)
-            if spread is None:
-                spread = self._waits[reason] = _Spread(_SECONDS)
-            spread.add(seconds)
-
     def observer_failed(self) -> None:
         """An observer raised."""
         with self._lock:
@@ -163,6 +147,8 @@ class Metrics:
                     self._call_ended(event.report)
                 case events.CallGaveUp():
                     self._gave_up += 1
+                case events.CallPaused():
+                    self._waits.setdefault(event.reason, _Spread(_SECONDS)).add(event.seconds)
                 case events.CallRefused():
                     self._refusals[event.kind] += 1
                 case events.BudgetRefused():
@@ -176,10 +162,10 @@ class Metrics:
                 case events.CircuitChanged():
                     self._circuit_changed(event)
                 case events.ProbeSent():
-                    self._probes[self._names(*event.circuit)] += 1
+                    self._probes[self._names.where(*event.circuit)] += 1
                 case events.GateClosed():
                     if not event.lengthened:
-                        self._gates[self._names(event.host, event.model)] += 1
+                        self._gates[self._names.where(event.host, event.model)] += 1
                 case events.StreamOpened():
                     self._streams["opened"] += 1
                 case events.StreamBroken():
@@ -199,7 +185,7 @@ class Metrics:
         if scope.sent is None:
             scope.sent = _Spread(_SECONDS)
         scope.sent.add(attempt.elapsed)
-        scope.attempts[self._code(attempt.code)] += 1
+        scope.attempts[self._names.code(attempt.code)] += 1
         self._retries += attempt.number > 1
 
     def _call_ended(self, report: CallReport) -> None:
@@ -208,13 +194,10 @@ class Metrics:
             scope.total, scope.per_call = _Spread(_SECONDS), _Spread(snapshots.ATTEMPTS)
         scope.total.add(report.elapsed)
         scope.per_call.add(len(report.attempts))
-        code = report.attempts[-1].code if report.attempts else _NOTHING_SENT
-        if not report.attempts and report.outcome == "refused":
-            code = report.reason.replace(" ", "_")
-        scope.calls[self._code(code), report.outcome] += 1
+        scope.calls[self._names.code(report.code), report.outcome] += 1
 
     def _circuit_changed(self, event: events.CircuitChanged) -> None:
-        host, model = self._names(*event.circuit)
+        host, model = self._names.where(*event.circuit)
         change = event.transition
         self._transitions[host, model, str(change.after), str(change.reason)] += 1
         if change.after is State.OPEN:
@@ -225,8 +208,8 @@ class Metrics:
         self._streams[hop.action] += 1
         if hop.action != "unguarded":
             self._streams["breaks"] += 1
-            where = self._names(event.host, event.model)
-            self._breaks[(*where, self._code(hop.code), hop.action)] += 1
+            where = self._names.where(event.host, event.model)
+            self._breaks[(*where, self._names.code(hop.code), hop.action)] += 1
 
     # ---- reading -----------------------------------------------------------------------------------------
 
@@ -247,7 +230,7 @@ class Metrics:
     def limit(self, limits: ObserveConfig) -> None:
         """Count other numbers of names apart. Names that are counted already stay."""
         with self._lock:
-            self._limits = limits
+            self._limits = self._names.limits = limits
 
     def _view(self, present: Present) -> Snapshot:
         """Needs the lock."""
@@ -283,23 +266,10 @@ class Metrics:
             budgets=_frozen(present.budgets),
         )
 
-    # ---- names (all need the lock) -----------------------------------------------------------------------
-
-    def _names(self, host: str, model: str) -> tuple[str, str]:
-        return (
-            _bounded(self._hosts, host, self._limits.max_hosts),
-            _bounded(self._models, model, self._limits.max_models),
-        )
-
-    def _code(self, code: str) -> str:
-        return _bounded(self._codes, code, self._limits.max_codes)
-
     def _scope(self, host: str, model: str) -> _Scope:
-        where = self._names(host, model)
+        """Needs the lock."""
+        where = self._names.where(host, model)
         scope = self._scopes.get(where)
-        if scope is None and len(self._scopes) >= MAX_SCOPES:
-            where = OTHER, OTHER
-            scope = self._scopes.get(where)
         if scope is None:
             scope = self._scopes[where] = _Scope(*where)
         return scope
@@ -317,16 +287,7 @@ _UNCOUNTED = (
     events.StateRestored,
     events.StreamContinued,
 )
-"""Counted by another event, or by `Metrics.waited`."""
-
-
-def _bounded(seen: set[str], name: str, most: int) -> str:
-    if name in seen:
-        return name
-    if len(seen) >= most:
-        return OTHER
-    seen.add(name)
-    return name
+"""Counted by another event."""
 
 
 def _frozen(table: Mapping[Any, Any]) -> Any:

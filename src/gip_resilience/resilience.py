@@ -101,7 +101,11 @@ class Resilience:
         return f"Resilience({self.config!r}, store={self.store!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._watch or self.config,), None if self._part is None else {"_part": self._part}
+        return (
+            type(self),
+            (self._watch or self.config,),
+            None if self._part is None else {"_part": self._part},
+        )
 
     def reload(self, config: Config, *, source: str = "") -> None:
         """Put another configuration in force, for every call that starts from now on.

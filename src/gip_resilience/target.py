@@ -132,6 +132,8 @@ def look_at(method: str, url: str, host: str, model: str, headers: Iterable[tupl
 
 def bare_url(url: str) -> str:
     """A URL without what may hold secrets: user, password, query and fragment."""
+    if "?" not in url and "@" not in url and "#" not in url:
+        return url
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
