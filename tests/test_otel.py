@@ -324,6 +324,8 @@ def test_one_observer_for_several_brains(gateway: Gateway, clock: FakeClock, har
 class Broken:
     """A tracer that raises at everything."""
 
+    surrounds = True
+
     def __init__(self, when: str) -> None:
         self.when = when
 
@@ -519,6 +521,7 @@ def test_nothing_that_is_put_aside_is_lost(clock: FakeClock) -> None:
     for number in range(_otel_metrics.MAX_ASIDE + 5):
         call = brain.call("h", "", "m", asked=lambda: ("POST", "https://h/v1/chat/completions"))
         call.close() if number % 2 else call.stream_left()
+    assert sum(len(series._aside) for series in telemetry.observer._durations._series) == 4  # type: ignore[union-attr]
     telemetry.observer.flush()
 
     assert telemetry.points()[words.CALL_DURATION][0].count == _otel_metrics.MAX_ASIDE + 5

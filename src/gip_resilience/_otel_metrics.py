@@ -22,21 +22,52 @@ if TYPE_CHECKING:
 
     from gip_resilience.snapshots import Snapshot
 
-MAX_ASIDE = 10_000
-"""Values put aside at most: a minute, the usual time between two collections, of some 80 calls a second. Whoever puts
-aside one more takes the time to record them all."""
+MAX_ASIDE = 20_000
+"""Values put aside at most, in all: a minute, the usual time between two collections, of some 160 calls a second of
+one kind. Whoever puts aside one more takes the time to record them all."""
 
 _Value = str | int
 _Row = tuple[float, dict[str, _Value]]
 
 
-class Durations:
-    """Durations that wait for their histogram.
+class Series:
+    """Durations with the same attributes that wait for their histogram.
 
-    Thread-safe: a deque's ends are.
+    Bare numbers in a deque, whose ends are thread-safe: nothing the garbage collector has to look at.
     """
 
-    __slots__ = ("_aside", "_call", "_http")
+    __slots__ = ("_all", "_aside", "_attributes", "_histogram")
+
+    def __init__(self, durations: Durations, histogram: Histogram, attributes: Mapping[str, _Value]) -> None:
+        self._all = durations
+        self._histogram = histogram
+        self._attributes = attributes
+        self._aside: deque[float] = deque()
+
+    def put(self, seconds: float) -> None:
+        """Put one aside."""
+        self._aside.append(seconds)
+        if len(self._aside) > self._all.room:
+            self._all.record()
+
+    def record(self) -> None:
+        """Give the histogram what is its."""
+        while self._aside:
+            try:
+                seconds = self._aside.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            self._histogram.record(seconds, self._attributes)
+
+
+class Durations:
+    """The histograms, and what waits for them. Thread-safe.
+
+    Attributes:
+        room: values each series may hold.
+    """
+
+    __slots__ = ("_call", "_http", "_series", "room")
 
     def __init__(self, meter: Meter) -> None:
         self._http = meter.create_histogram(
@@ -51,29 +82,27 @@ class Durations:
             description="GenAI operation duration.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
-        self._aside: deque[tuple[Histogram, float, Mapping[str, _Value]]] = deque()
+        self._series: deque[Series] = deque()
+        self.room = MAX_ASIDE
 
-    def request(self, seconds: float, attributes: Mapping[str, _Value]) -> None:
-        """A request took so long."""
-        self._put(self._http, seconds, attributes)
+    def request(self, attributes: Mapping[str, _Value]) -> Series:
+        """For durations of requests with these attributes."""
+        return self._add(self._http, attributes)
 
-    def call(self, seconds: float, attributes: Mapping[str, _Value]) -> None:
-        """A call took so long."""
-        self._put(self._call, seconds, attributes)
+    def call(self, attributes: Mapping[str, _Value]) -> Series:
+        """For durations of calls with these attributes."""
+        return self._add(self._call, attributes)
 
-    def _put(self, histogram: Histogram, seconds: float, attributes: Mapping[str, _Value]) -> None:
-        self._aside.append((histogram, seconds, attributes))
-        if len(self._aside) >= MAX_ASIDE:
-            self.record()
+    def _add(self, histogram: Histogram, attributes: Mapping[str, _Value]) -> Series:
+        made = Series(self, histogram, attributes)
+        self._series.append(made)
+        self.room = MAX_ASIDE // len(self._series)
+        return made
 
     def record(self) -> None:
         """Give the histograms what is theirs."""
-        while self._aside:
-            try:
-                histogram, seconds, attributes = self._aside.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            histogram.record(seconds, attributes)
+        for series in tuple(self._series):
+            series.record()
 
 
 class Metric(NamedTuple):

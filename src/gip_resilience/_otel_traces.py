@@ -58,6 +58,7 @@ class Spans:
         above: whether the HTTP request has a span above, whose kind is client.
     """
 
+    surrounds = True
     __slots__ = (
         "_about",
         "_above",
@@ -121,7 +122,7 @@ class Spans:
     def tell(self, event: Event) -> None:
         """See `gip_resilience.events.Trace.tell`."""
         match event:
-            case events.AttemptStarted() | events.CallPaused():
+            case events.CallPaused():
                 return
             case events.AttemptEnded():
                 self._verdict(event.attempt)

@@ -162,7 +162,7 @@ class Record:
         self._flowed = 0.0
         self._gave_up = False
         self._trace: Trace | None = None
-        if world.announcer.everyday:
+        if world.announcer.starts:
             self._begin(*(("", "") if asked is None else asked()))
 
     def _begin(self, method: str, url: str) -> None:
@@ -198,7 +198,8 @@ class Record:
 
     def sending(self) -> AbstractContextManager[None]:
         """What surrounds the sending of an attempt, up to its answer; `carried` holds within it."""
-        return _UNTRACED if self._trace is None else _Sending(self, self._trace)
+        trace = self._trace
+        return _UNTRACED if trace is None or not trace.surrounds else _Sending(self, trace)
 
     def timeout(self) -> float | None:
         """Seconds left until the deadline, for the next attempt; ``None`` without a deadline."""
@@ -322,7 +323,8 @@ class Record:
 
     def _sent(self) -> None:
         """An attempt goes out."""
-        self.tell(AttemptStarted(self.number, self.key.host, self.key.model, self.next_number))
+        event = AttemptStarted(self.number, self.key.host, self.key.model, self.next_number)
+        self.world.announcer.tell(event)
 
     def _record(self, fact: Fact, now: float) -> int:
         """Write down one attempt; returns its number."""

@@ -62,7 +62,7 @@ class Call(Record):
             self._permit = answer
             if answer.news:
                 self.tell_all(answer.news)
-            if self.world.announcer.everyday:
+            if self.world.announcer.attempts:
                 self._sent()
             return True
         self._turned_away = answer
@@ -80,6 +80,7 @@ class Call(Record):
         everyday = self.world.announcer.everyday
         if everyday:
             attempt = self._attempt(fact, now)
+            self._attempts = [attempt]
             self.follow(AttemptEnded(self.number, self.key.host, self.key.model, attempt))
         self._report(fact, now)
         if everyday:
@@ -303,7 +304,7 @@ class Call(Record):
                 self._sent_at = now
                 if granted.news:
                     self.tell_all(granted.news)
-                if self.world.announcer.everyday:
+                if self.world.announcer.attempts:
                     self._sent()
                 return None
             answer = granted

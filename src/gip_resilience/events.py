@@ -432,10 +432,15 @@ class Trace(Protocol):
 
     Belongs to the call, and to one thread or task at a time as the call does. What it raises is logged once and
     disturbs nothing.
+
+    Attributes:
+        surrounds: whether `enter` and `leave` are wanted at all.
     """
 
+    surrounds: bool
+
     def tell(self, event: Event) -> None:
-        """Something happened to the call. It is told everything but its `CallStarted`."""
+        """Something happened to the call. It is told everything but what starts: `CallStarted`, `AttemptStarted`."""
 
     def enter(self, number: int) -> Mapping[str, str]:
         """Attempt *number* is about to be sent, by this thread or task. Returns headers for it to carry."""
@@ -465,9 +470,11 @@ class Announcer:
     Attributes:
         tracer: the observer that follows each call by itself, if there is one.
         everyday: whether anybody wants to know of calls that succeed at once.
+        starts: whether anybody wants to know of each call as it starts.
+        attempts: whether anybody wants to know of each attempt as it starts.
     """
 
-    __slots__ = ("_broken", "_failed", "_listeners", "everyday", "tracer")
+    __slots__ = ("_broken", "_failed", "_listeners", "attempts", "everyday", "starts", "tracer")
 
     def __init__(self, observers: Iterable[object], failed: Callable[[], None] | None = None) -> None:
         self._broken: set[int] = set()
@@ -487,6 +494,8 @@ class Announcer:
                 self.tracer = observer  # type: ignore[assignment]  # it has the method, as was just seen
             for kind, method in wanted.items():
                 self._listeners.setdefault(kind, []).append(method)
+        self.starts = self.tracer is not None or self.wants(CallStarted)
+        self.attempts = self.wants(AttemptStarted)
         self.everyday = self.tracer is not None or any(
             self.wants(kind) for kind in (CallStarted, AttemptStarted, AttemptEnded, CallEnded)
         )

@@ -9,6 +9,7 @@ Needs ``opentelemetry-api``: ``pip install 'gip-resilience[otel]'``; the program
 
 from __future__ import annotations
 
+import copy
 import weakref
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from gip_resilience._otel_metrics import Series
     from gip_resilience._otel_words import About
     from gip_resilience.events import CallStarted, Event, Trace
     from gip_resilience.resilience import Resilience
@@ -87,6 +89,7 @@ class OpenTelemetry:
         self._brains: list[weakref.ref[Resilience]] = []
         self._durations: Durations | None = None
         self._kinds: dict[tuple[str, str, str, str, str], _Kind] = {}
+        self._others: dict[tuple[str, str], _Kind] = {}
         if metrics:
             meter = _meter(meter_provider)
             self._durations = Durations(meter)
@@ -108,25 +111,32 @@ class OpenTelemetry:
     def trace(self, started: CallStarted) -> Trace | None:
         """Follow a call. Called when it starts."""
         now = context.get_current()
-        if suppressed(now):
+        if now and suppressed(now):  # mostly it is empty
             return None
         kind = self._kind(started)
-        above = counted_above(now)
+        above = bool(now) and counted_above(now)
         if self._tracer is None:
-            return None if self._durations is None else _Measured(kind, self._durations, above=above)
+            return None if self._durations is None else _Measured(kind, above=above)
         spans = Spans(self._tracer, kind.about, now, above=above)
         if self._durations is None:
             return spans
-        return _Traced(spans, kind, self._durations, above=above)
+        return _Traced(spans, kind, above=above)
 
     def _kind(self, started: CallStarted) -> _Kind:
         key = started.method, started.url, started.host, started.model, started.part
         kind = self._kinds.get(key)
-        if kind is None:
-            kind = _Kind(words.about(started), known=len(self._kinds) < _KEPT)
-            if kind.known:
-                self._kinds[key] = kind
-        return kind
+        if kind is not None:
+            return kind
+        about = words.about(started)
+        if len(self._kinds) < _KEPT:
+            kind = self._kinds[key] = _Kind(about, self._durations)
+            return kind
+        # Of those that are too many each has spans of its own, and all have one set of measures by operation.
+        operation = str(about.call.get(words.OPERATION, ""))
+        other = self._others.get((started.method, operation))
+        if other is None:
+            other = self._others[started.method, operation] = _Kind(about, self._durations, other=True)
+        return other.like(about)
 
     def _snapshots(self) -> list[Snapshot]:
         brains = [known() for known in self._brains]
@@ -138,39 +148,72 @@ class _Kind:
 
     Args:
         about: what they are.
-        known: whether metrics tell them apart from others.
+        durations: where their durations go.
+        other: whether metrics do not tell them from others.
     """
 
-    __slots__ = ("_call", "_http", "_requests", "about", "known")
+    __slots__ = ("_call", "_calls", "_durations", "_http", "_requests", "about")
 
-    def __init__(self, about: About, *, known: bool) -> None:
+    def __init__(self, about: About, durations: Durations | None, *, other: bool = False) -> None:
         self.about = about
-        self.known = known
-        self._http, self._call = about.http, about.call
-        if not known:
-            self._http, self._call = _anonymous(about.http), _anonymous(about.call)
-        self._requests: dict[tuple[str, int | None], dict[str, str | int]] = {}
+        self._durations = durations
+        self._http = _anonymous(about.http) if other else about.http
+        self._call = _anonymous(about.call) if other else about.call
+        self._requests: dict[tuple[str, int | None], Series] = {}
+        self._calls: dict[str, Series] = {}
 
-    def request(self, code: str, status: int | None) -> Mapping[str, str | int]:
-        """The attributes of a request with this end."""
+    def like(self, about: About) -> _Kind:
+        """The same measures, of another call."""
+        made = copy.copy(self)
+        made.about = about
+        return made
+
+    def measure(self, event: Event, *, above: bool) -> None:
+        """Put aside how long something took."""
+        if isinstance(event, events.AttemptEnded):
+            attempt = event.attempt
+            if not above:
+                self._request(attempt.code, attempt.status).put(attempt.elapsed)
+        elif isinstance(event, events.CallEnded) and self._call:
+            report = event.report
+            error = ""
+            if report.outcome != "success":
+                error = report.outcome if report.code in {"ok", "none"} else report.code
+            self._ended(error).put(report.elapsed)
+
+    def _request(self, code: str, status: int | None) -> Series:
         found = self._requests.get((code, status))
         if found is not None:
             return found
-        kept = len(self._requests) < _CODES
-        found = dict(self._http)
+        if len(self._requests) >= _CODES:
+            code, status = OTHER, None
+            if (code, status) in self._requests:
+                return self._requests[code, status]
+        attributes = dict(self._http)
         if status is not None:
-            found[words.STATUS] = status
+            attributes[words.STATUS] = status
         if code != "ok":
-            found[words.ERROR] = code if kept else OTHER
-        if kept:
-            self._requests[code, status] = found
-        return found
+            attributes[words.ERROR] = code
+        made = self._requests[code, status] = _present(self._durations).request(attributes)
+        return made
 
-    def call(self, error: str) -> Mapping[str, str | int]:
-        """The attributes of a call that ended so; nothing where nobody knows what it was."""
-        if not error or not self._call:
-            return self._call
-        return {**self._call, words.ERROR: error}
+    def _ended(self, error: str) -> Series:
+        found = self._calls.get(error)
+        if found is not None:
+            return found
+        if len(self._calls) >= _CODES:
+            error = OTHER
+            if error in self._calls:
+                return self._calls[error]
+        attributes = {**self._call, words.ERROR: error} if error else self._call
+        made = self._calls[error] = _present(self._durations).call(attributes)
+        return made
+
+
+def _present(durations: Durations | None) -> Durations:
+    if durations is None:
+        raise AssertionError("nothing is measured")
+    return durations
 
 
 def _anonymous(attributes: Mapping[str, str | int]) -> dict[str, str | int]:
@@ -184,11 +227,11 @@ def _anonymous(attributes: Mapping[str, str | int]) -> dict[str, str | int]:
 class _Measured:
     """Measures one call."""
 
-    __slots__ = ("_above", "_durations", "_kind")
+    __slots__ = ("_above", "_kind")
+    surrounds = False
 
-    def __init__(self, kind: _Kind, durations: Durations, *, above: bool) -> None:
+    def __init__(self, kind: _Kind, *, above: bool) -> None:
         self._kind = kind
-        self._durations = durations
         self._above = above
 
     def enter(self, number: int) -> Mapping[str, str]:  # noqa: ARG002 - it makes no span, and there is no context
@@ -200,18 +243,7 @@ class _Measured:
 
     def tell(self, event: Event) -> None:
         """See `gip_resilience.events.Trace.tell`."""
-        if isinstance(event, events.AttemptEnded):
-            attempt = event.attempt
-            if not self._above:
-                self._durations.request(attempt.elapsed, self._kind.request(attempt.code, attempt.status))
-        elif isinstance(event, events.CallEnded):
-            report = event.report
-            error = ""
-            if report.outcome != "success":
-                error = report.attempts[-1].code if report.attempts else report.outcome
-            attributes = self._kind.call(report.outcome if error == "ok" else error)
-            if attributes:
-                self._durations.call(report.elapsed, attributes)
+        self._kind.measure(event, above=self._above)
 
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -221,9 +253,10 @@ class _Traced(_Measured):
     """Measures one call, and makes its spans."""
 
     __slots__ = ("_spans",)
+    surrounds = True
 
-    def __init__(self, spans: Spans, kind: _Kind, durations: Durations, *, above: bool) -> None:
-        super().__init__(kind, durations, above=above)
+    def __init__(self, spans: Spans, kind: _Kind, *, above: bool) -> None:
+        super().__init__(kind, above=above)
         self._spans = spans
 
     def enter(self, number: int) -> Mapping[str, str]:
