@@ -60,7 +60,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_record", "engine"),
     ("_refusals", "drive", "resilience"),
     # What tells others; each needs a library of its own.
-    ("_otel_words", "_otel_metrics", "_otel_traces", "otel", "prometheus"),
+    (
+        "_otel_words",
+        "_otel_metrics",
+        "_otel_traces",
+        "otel",
+        "_prometheus_families",
+        "_prometheus_shared",
+        "prometheus",
+    ),
     ("_draining", "_flow", "_async_flow"),
     (
         "_httpx_kit",

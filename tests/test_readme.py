@@ -26,8 +26,13 @@ def blocks(language: str) -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def programs(gateway: Gateway) -> Any:
-    """Every Python block run in order, in one namespace, against the local gateway; yields the namespace."""
+def programs(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Every Python block run in order, in one namespace, against the local gateway; yields the namespace.
+
+    It runs where the file is that the first TOML block shows.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("gip-resilience.toml").write_text(blocks("toml")[0][1], encoding="utf-8")
     names: dict[str, Any] = {"__name__": "readme"}
     for line, text in blocks("python"):
         # Blank lines in front, so that a traceback names the README's own line.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from gip_resilience._names import OTHER
 from gip_resilience._version import __version__
 from gip_resilience.breaker import Control, State
 from gip_resilience.snapshots import ATTEMPTS, SECONDS
@@ -34,6 +35,7 @@ class Family:
         known: values of the labels that are shown from the start, at 0, so that the first increase is seen as one.
         most: several values of the same labels make the largest of them, not the sum.
         told: whether a `MultiProcessObserver` has it.
+        counted: whether it was counted by us; otherwise it is what there is now.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Family:
     known: tuple[Labels, ...] = ()
     most: bool = False
     told: bool = True
+    counted: bool = True
 
     @property
     def unit(self) -> str:
@@ -238,6 +241,7 @@ FAMILIES: tuple[Family, ...] = (
         (*WHERE, "state"),
         _times,
         told=False,
+        counted=False,
     ),
     Family(
         PREFIX + "circuit_state",
@@ -246,6 +250,7 @@ FAMILIES: tuple[Family, ...] = (
         (*WHERE, "state"),
         _states,
         most=True,
+        counted=False,
     ),
     Family(
         PREFIX + "circuit_forced",
@@ -254,6 +259,7 @@ FAMILIES: tuple[Family, ...] = (
         (*WHERE, "control"),
         _forced,
         most=True,
+        counted=False,
     ),
     Family(
         PREFIX + "gate_closed_seconds",
@@ -263,6 +269,7 @@ FAMILIES: tuple[Family, ...] = (
         _view("closed_gates", "remaining"),
         most=True,
         told=False,
+        counted=False,
     ),
     Family(
         PREFIX + "gate_waiters",
@@ -271,6 +278,7 @@ FAMILIES: tuple[Family, ...] = (
         WHERE,
         _view("closed_gates", "waiting"),
         told=False,
+        counted=False,
     ),
     Family(
         PREFIX + "budget_tokens",
@@ -279,6 +287,7 @@ FAMILIES: tuple[Family, ...] = (
         WHERE,
         _view("budgets", "tokens"),
         told=False,
+        counted=False,
     ),
     Family(
         PREFIX + "budget_capacity_tokens",
@@ -287,6 +296,7 @@ FAMILIES: tuple[Family, ...] = (
         WHERE,
         _view("budgets", "capacity"),
         told=False,
+        counted=False,
     ),
     Family(
         PREFIX + "info",
@@ -301,5 +311,11 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def bounded(names: Names, family: Family, labels: Labels) -> Labels:
-    """Values of a family's labels, with no more names than are told apart."""
-    return (*names.where(labels[0], labels[1]), *labels[2:]) if family.labels[:2] == WHERE else labels
+    """Values of a family's labels, with no more names than are told apart.
+
+    What was counted has bounded names; we take note of them, so that the rest goes by the same ones.
+    """
+    if family.labels[:2] != WHERE or (family.counted and OTHER in labels[:2]):
+        return labels
+    where = names.where(labels[0], labels[1])
+    return labels if family.counted else (*where, *labels[2:])
