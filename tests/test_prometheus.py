@@ -20,11 +20,12 @@ import gip_resilience as gr
 from gip_resilience import events
 from gip_resilience.breaker import Cause, State, Transition
 from gip_resilience.config import ObserveConfig
+from gip_resilience.gateway import Error, FaultPlan, RateLimited
 from gip_resilience.prometheus import FAMILIES, Family, MultiProcessObserver, ResilienceCollector
 from gip_resilience.snapshots import Histogram
 from gip_resilience.state import CircuitKey
 from happenings import SCENES, Scene
-from harness import HARNESSES
+from harness import CHAT, HARNESSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +145,52 @@ def test_what_is_scraped_is_what_was_counted(scene: Scene, gateway: Gateway, clo
     assert bool(states) == bool(brain.metrics.snapshot().transitions)
 
 
+OPENED = Transition(State.CLOSED, State.OPEN, Cause.TRIPPED, 5.0)
+TOLD = [
+    events.CallPaused(1, *WHERE, 30.0, "circuit"),
+    events.GateClosed(*WHERE, 2.0, "hint"),
+    events.GateClosed(*WHERE, 3.0, "hint", lengthened=True),
+    events.StreamBroken(1, *WHERE, gr.Hop("unguarded", "stream_reset", "output", 3)),
+    events.StreamBroken(1, *WHERE, gr.Hop("fail", "stream_reset", "output", 3)),
+    events.StreamDiverged(1, *WHERE, gr.Hop("fail", "stream_diverged", "output", 3)),
+    events.StateDegraded("redis", "away"),
+    events.StateRestored("redis"),
+    events.ProbeSent(CircuitKey(HOST)),
+    events.ProbeSent(CircuitKey(HOST, MODEL, "eu")),
+    events.CircuitChanged(CircuitKey(HOST, MODEL, "eu"), OPENED),
+]
+"""What may happen besides, or in more ways than the scenes show."""
+
+
+@pytest.mark.parametrize("event", TOLD, ids=lambda event: type(event).__name__)
+def test_what_is_told_is_what_was_counted(event: events.Event) -> None:
+    """By observers that share a registry as by the counters."""
+    told = CollectorRegistry()
+    brain = gr.Resilience(observers=[MultiProcessObserver(told)])
+    other = gr.Resilience(observers=[MultiProcessObserver(told)])
+
+    brain.tell(event)
+    brain.tell(event)
+
+    seen = expected(brain.metrics.snapshot())
+    assert only(scraped(told), "gip_resilience_circuit_state") == only(seen)
+    other.tell(event)
+    for key, value in only(scraped(told), "gip_resilience_circuit_state", "gip_resilience_info").items():
+        assert value == seen[key] * 1.5
+
+
+def test_an_operators_word() -> None:
+    """Is shown while it is in force."""
+    told = CollectorRegistry()
+    brain = gr.Resilience(observers=[MultiProcessObserver(told)])
+    key = ("gip_resilience_circuit_forced", (("control", "forced_open"), ("host", HOST), ("model", MODEL)))
+
+    brain.breakers.force_open(HOST, MODEL)
+    assert {name: value for name, value in scraped(told).items() if name[0] == key[0]} == {key: 1}
+    brain.breakers.auto(HOST, MODEL)
+    assert key not in scraped(told)
+
+
 @pytest.mark.parametrize("accept", FORMATS)
 def test_over_http(accept: str, gateway: Gateway, clock: FakeClock) -> None:
     """As a server asks for it, all of it or a part."""
@@ -212,6 +259,37 @@ def test_several_brains_are_added_up() -> None:
     key = ("gip_resilience_call_duration_seconds_sum", (("host", HOST), ("model", MODEL)))
     assert scraped(registry)[key] == pytest.approx(0.35)
     assert repr(collector) == "<ResilienceCollector of 2>"
+
+
+def test_circuits_and_gates_of_several_brains(gateway: Gateway, clock: FakeClock) -> None:
+    """The state of each circuit is shown, the gate that opens last, and all who wait."""
+    config = gr.Config(policies={"rate_limit": gr.Policy(max_attempts=1)})
+    brains = [gr.Resilience(config, clock=clock) for _ in range(3)]
+    for brain, answer in zip(
+        brains, (RateLimited(30), RateLimited(60), Error("model_unavailable")), strict=True
+    ):
+        gateway.plan = FaultPlan.script([answer])
+        with CLIENT.open(brain) as session:
+            session.post(gateway.base_url + "/chat/completions")
+    registry = CollectorRegistry()
+    registry.register(ResilienceCollector(*brains))
+
+    found = scraped(registry)
+
+    seen = [brain.metrics.snapshot() for brain in brains]
+    host = gateway.url.removeprefix("http://")
+    where = {"host": host, "model": CHAT["model"]}
+
+    def value(name: str, **labels: str) -> float | None:
+        return found.get(("gip_resilience_" + name, tuple(sorted({**where, **labels}.items()))))
+
+    assert [value("circuit_state", state=str(state)) for state in State] == [1, 1, None]
+    assert value("gate_closed_seconds") == max(
+        gate.remaining for one in seen for gate in one.closed_gates.values()
+    )
+    tokens = [one.budgets[host, CHAT["model"]] for one in seen]
+    assert value("budget_tokens") == pytest.approx(sum(view.tokens for view in tokens))
+    assert value("budget_capacity_tokens") == pytest.approx(sum(view.capacity for view in tokens))
 
 
 def test_brains_with_names_are_told_apart() -> None:
@@ -289,18 +367,22 @@ def test_there_is_an_end_to_names() -> None:
     """Of hosts, models and codes, and also of circuits; nothing is lost, and both ways count the same."""
     limits = ObserveConfig(max_hosts=3, max_models=4, max_codes=5)
     told, read = CollectorRegistry(), CollectorRegistry()
-    brain = gr.Resilience(gr.Config(observe=limits), observers=[MultiProcessObserver(told)])
+    observer = MultiProcessObserver(told)
+    brain = gr.Resilience(gr.Config(observe=limits), observers=[observer])
     read.register(ResilienceCollector(brain))
-    opened = Transition(State.CLOSED, State.OPEN, Cause.TRIPPED, 5.0)
     for number in range(100):
         host, model = f"host{number % 10}", f"model{number}"
         attempt = gr.Attempt(1, f"code{number}", 503, 0.25, 0.0, None, maybe_executed=False)
         report = gr.CallReport(host, model, "failure", "", (attempt,), 0.5, 0.0, None)
         brain.tell(events.AttemptEnded(number, host, model, attempt))
         brain.tell(events.CallEnded(number, report))
-        brain.tell(events.CircuitChanged(CircuitKey(host, model), opened))
+        brain.tell(events.CircuitChanged(CircuitKey(host, model), OPENED))
         brain.breakers.force_close(host, model)
 
+    scopes = observer._book._scopes
+    assert len(scopes) <= 3 * 4 + 1
+    assert max(len(scope.calls) for scope in scopes.values()) <= 6
+    assert max(len(scope.attempts) for scope in scopes.values()) <= 6
     found = scraped(read)
     now = ("gip_resilience_circuit_state", "gip_resilience_circuit_forced")
     untold = tuple(family.name for family in FAMILIES if not family.told)
@@ -317,6 +399,11 @@ def test_there_is_an_end_to_names() -> None:
         )
 
 
+def overruled(registry: CollectorRegistry) -> set[str]:
+    """Models whose circuits are."""
+    return {dict(labels)["model"] for name, labels in scraped(registry) if name.endswith("circuit_forced")}
+
+
 def test_the_limits_can_be_changed() -> None:
     """By a reload; what is told apart already stays so."""
     told, read = CollectorRegistry(), CollectorRegistry()
@@ -326,9 +413,19 @@ def test_the_limits_can_be_changed() -> None:
     closed = [events.GateClosed(HOST, model, 1.0, "hint") for model in ("a", "b")]
     brain.tell(closed[0])
     brain.tell(closed[1])
+    for model in ("a", "b"):
+        brain.breakers.force_open(HOST, model)
+    for registry in (told, read):
+        assert overruled(registry) == {"a", "other"}
     brain.reload(gr.Config(observe=ObserveConfig(max_models=2)))
     brain.tell(closed[1])
+    brain.breakers.force_open(HOST, "b")
 
+    late = CollectorRegistry()
+    late.register(ResilienceCollector(brain))
+
+    assert overruled(read) == overruled(late) == {"a", "b"}
+    assert overruled(told) == {"a", "b", "other"}  # it cannot be taken away
     for registry in (told, read):
         found = scraped(registry)
         assert {

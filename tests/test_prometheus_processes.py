@@ -67,13 +67,14 @@ import gip_resilience as gr
 from gip_resilience._answers import success
 from gip_resilience.prometheus import MultiProcessObserver
 
-brain = gr.Resilience(observers=[MultiProcessObserver()])
+brains = [gr.Resilience(observers=[MultiProcessObserver()]) for _ in range(2)]
 def calls(number):
     for _ in range(number):
-        one = brain.call("gw.example", "digest", "m")
-        assert one.admit()
-        one.succeed(success(200))
-        one.close()
+        for brain in brains:
+            one = brain.call("gw.example", "digest", "m")
+            assert one.admit()
+            one.succeed(success(200))
+            one.close()
 calls(2)
 child = os.fork()
 if not child:
@@ -171,7 +172,10 @@ def test_the_sum_is_what_all_have_counted(workers: list[Worker], tmp_path: Path,
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_that_forks(tmp_path: Path) -> None:
-    """As gunicorn does with ``preload_app``: what was counted before stays the parent's, and is counted once."""
+    """As gunicorn does with ``preload_app``: what was counted before stays the parent's, and is counted once.
+
+    Two brains with an observer each take turns: neither overwrites what the other has counted.
+    """
     subprocess.run(
         [sys.executable, "-c", FORKING],
         env=environment(PROMETHEUS_MULTIPROC_DIR=str(tmp_path)),
@@ -182,9 +186,9 @@ def test_a_process_that_forks(tmp_path: Path) -> None:
     found = together(tmp_path)
     where = (("host", "gw.example"), ("model", "m"))
     ended = (("code", "ok"), *where, ("outcome", "success"))
-    assert found["gip_resilience_calls_total", ended] == 6
-    assert found["gip_resilience_attempts_total", (("code", "ok"), *where)] == 6
-    assert found["gip_resilience_call_duration_seconds_count", where] == 6
+    assert found["gip_resilience_calls_total", ended] == 12
+    assert found["gip_resilience_attempts_total", (("code", "ok"), *where)] == 12
+    assert found["gip_resilience_call_duration_seconds_count", where] == 12
     assert len(list(tmp_path.glob("counter_*.db"))) == 2
 
 

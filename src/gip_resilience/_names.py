@@ -29,8 +29,9 @@ class Names:
     def __init__(self, limits: ObserveConfig) -> None:
         self.limits = limits
         self._hosts: set[str] = set()
-        self._models: set[str] = set()
-        self._codes: set[str] = set()
+        # What we call things ourselves takes nobody's place: the host as a whole, a success, nothing sent.
+        self._models = {"", OTHER}
+        self._codes = {"ok", "none", OTHER}
         self._pairs: set[tuple[str, str]] = set()
 
     def where(self, host: str, model: str) -> tuple[str, str]:
@@ -40,7 +41,7 @@ class Names:
             return pair
         pair = (
             _bounded(self._hosts, host, self.limits.max_hosts),
-            _bounded(self._models, model, self.limits.max_models),
+            _bounded(self._models, model, self.limits.max_models + 2),
         )
         if pair not in self._pairs:
             if len(self._pairs) >= MAX_SCOPES:
@@ -50,7 +51,7 @@ class Names:
 
     def code(self, code: str) -> str:
         """A code."""
-        return _bounded(self._codes, code, self.limits.max_codes)
+        return _bounded(self._codes, code, self.limits.max_codes + 3)
 
 
 def _bounded(seen: set[str], name: str, most: int) -> str:

@@ -147,8 +147,8 @@ class MultiProcessObserver:
             multiprocess.mark_process_dead(worker.pid)
 
     Each worker has circuits of its own. ``gip_resilience_circuit_state`` is 1 where the circuit of any living worker
-    is in that state, so two states may be; a circuit is shown from its first change on, and until the
-    next: also if it was forgotten (`StateDegraded`), and in a child that was forked only from then on.
+    is in that state, so two states may be. A circuit is shown from its first change on, in a child that was forked
+    from its next, and as it was last also when it was forgotten (`StateDegraded`).
 
     What is not to be had this way, because it is no event but has to be looked at when it is scraped: the level of
     budgets, the time until gates open and who waits there, the time spent in each state of a circuit (the average of

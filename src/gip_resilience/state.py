@@ -37,6 +37,7 @@ from gip_resilience.budget import Budget
 from gip_resilience.defaults import BUDGET_HOST_FACTOR
 from gip_resilience.events import (
     CircuitChanged,
+    CircuitOverruled,
     GateClosed,
     GateOpened,
     ProbeSent,
@@ -99,7 +100,9 @@ class CircuitKey(_HostAndModel):
         return super().__new__(cls, host, f"{model}@{part}" if part else model)
 
 
-News: TypeAlias = CircuitChanged | ProbeSent | GateClosed | GateOpened | ShadowRefused | StateDegraded
+News: TypeAlias = (
+    CircuitChanged | CircuitOverruled | ProbeSent | GateClosed | GateOpened | ShadowRefused | StateDegraded
+)
 """What a store notices while it is asked."""
 
 
@@ -232,7 +235,7 @@ class Store(Protocol):
         """Put an operator's decision over a circuit, made first if need be."""
 
     def reset(self, key: CircuitKey | None, now: float) -> tuple[News, ...]:
-        """Close a circuit (all, with ``None``) and forget what it learned. Returns what changed its state."""
+        """Close a circuit (all, with ``None``), forget what it learned, and take an operator's word away."""
 
     def configure(self, config: Config) -> None:
         """Take other settings for everything shared, what exists included. Nothing that was learned is lost."""
@@ -436,8 +439,12 @@ class MemoryStore:
         """See `Store.reset`."""
         with self._lock:
             chosen = [(name, breaker) for name, breaker in self._circuits.items() if key in {None, name}]
+            overruled = [
+                CircuitOverruled(name, Control.AUTO) for name, breaker in chosen if breaker.overruled
+            ]
             changes = [(name, breaker.reset(now)) for name, breaker in chosen]
-        return tuple(CircuitChanged(name, change) for name, change in changes if change is not None)
+        changed = [CircuitChanged(name, change) for name, change in changes if change is not None]
+        return (*overruled, *changed)
 
     def configure(self, config: Config) -> None:
         """See `Store.configure`. Of several brains that share a store the last word counts."""

@@ -1,4 +1,4 @@
-"""The command line: ``gip-resilience demo | gateway | explain | check``.
+"""The command line: ``gip-resilience demo | gateway | explain | check | top``.
 
 Each command is a module with ``describe(parser)`` and ``run(arguments)``; only the one that is asked for does
 any work, so ``gip-resilience --help`` is quick and needs no HTTP library.
@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gip_resilience._version import __version__
-from gip_resilience.cli import check, demo, explain, gateway
+from gip_resilience.cli import check, demo, explain, gateway, top
 from gip_resilience.cli.output import CommandError
 
 if TYPE_CHECKING:
@@ -26,17 +26,18 @@ INTERRUPTED = 130
 
 def parser() -> argparse.ArgumentParser:
     """The command line as argparse knows it."""
-    top = argparse.ArgumentParser(
+    root = argparse.ArgumentParser(
         prog="gip-resilience", description="Resilience for HTTP clients that decides by the error code."
     )
-    top.add_argument("--version", action="version", version=f"gip-resilience {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in (("demo", demo), ("gateway", gateway), ("explain", explain), ("check", check)):
+    root.add_argument("--version", action="version", version=f"gip-resilience {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    modules = {"demo": demo, "gateway": gateway, "explain": explain, "check": check, "top": top}
+    for name, module in modules.items():
         summary = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(name, help=summary, description=summary)
         module.describe(command)
         command.set_defaults(run=module.run)
-    return top
+    return root
 
 
 def main(argv: Sequence[str] | None = None) -> int:
