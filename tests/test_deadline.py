@@ -112,7 +112,7 @@ def mounted(harness: Harness, config: gr.Config = CONFIG, **options: Any) -> Ite
 
 
 @contextmanager
-def cut(harness: Harness) -> Iterator[list[gr.DeadlineExceededError]]:
+def cut(harness: Harness, slack: float = SLACK) -> Iterator[list[gr.DeadlineExceededError]]:
     """What is done in here ends at the deadline, and says so in the library's own way."""
     said: list[gr.DeadlineExceededError] = []
     begun = time.perf_counter()
@@ -123,7 +123,7 @@ def cut(harness: Harness) -> Iterator[list[gr.DeadlineExceededError]]:
     kin = harness.errors.Timeout if harness.name == "requests" else harness.library.TimeoutException
     assert isinstance(caught.value, kin)
     assert caught.value.report is not None
-    assert 0.8 * DEADLINE < took < DEADLINE + SLACK
+    assert 0.8 * DEADLINE < took < DEADLINE + slack
 
 
 def assert_usable(session: Session, url: str) -> None:
@@ -208,12 +208,12 @@ def test_a_peer_that_does_not_accept(harness: Harness) -> None:
 
 @THEIRS
 def test_a_peer_that_does_not_read(harness: Harness) -> None:
-    """Sending counts."""
+    """Sending counts. The slack is for copying what is more than all buffers between the two can hold."""
     done = threading.Event()
     with Loopback(lambda exchange: (done.wait(10), exchange.close())) as server, mounted(harness) as session:  # type: ignore[arg-type,return-value]
         try:
-            with cut(harness):
-                session.post(server.url, **session.content(b"x" * 32 * MEBIBYTE))
+            with cut(harness, slack=4 * SLACK):
+                session.post(server.url, **session.content(b"x" * 16 * MEBIBYTE))
         finally:
             done.set()
 

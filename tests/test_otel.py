@@ -158,7 +158,7 @@ def test_operations_and_providers_are_words_of_the_convention() -> None:
         ("POST", "https://gw.example/v1beta/models/g:streamGenerateContent", "g", "generate_content g", {}),
         ("POST", "https://gw.example/v1/chat/completions", "", "POST", {words.MODEL: None}),
         ("GET", "https://gw.example/v1/models", "", "GET", {words.OPERATION: None}),
-        ("BREW", "https://gw.example/pot", "", "_OTHER", {"http.request.method": "_OTHER"}),
+        ("BREW", "https://gw.example/pot", "", "HTTP", {"http.request.method": "_OTHER"}),
         ("POST", "https://[::1]:8080/v1/chat/completions", "m", "chat m", {words.ADDRESS: "::1", words.PORT: 8080}),
         ("POST", "https://gw.example:99999/v1/embeddings", "m", "embeddings m", {words.PORT: 443}),
         ("POST", "https://x.openai.azure.com/v1/embeddings", "m", "embeddings m",
@@ -521,7 +521,8 @@ def test_nothing_that_is_put_aside_is_lost(clock: FakeClock) -> None:
     for number in range(_otel_metrics.MAX_ASIDE + 5):
         call = brain.call("h", "", "m", asked=lambda: ("POST", "https://h/v1/chat/completions"))
         call.close() if number % 2 else call.stream_left()
-    assert sum(len(series._aside) for series in telemetry.observer._durations._series) == 4  # type: ignore[union-attr]
+    assert telemetry.observer._durations is not None
+    assert 0 < telemetry.observer._durations.waiting() < _otel_metrics.MAX_ASIDE + 5
     telemetry.observer.flush()
 
     assert telemetry.points()[words.CALL_DURATION][0].count == _otel_metrics.MAX_ASIDE + 5
@@ -542,7 +543,7 @@ def test_names_in_metrics_are_bounded(clock: FakeClock) -> None:
     points = telemetry.points()
 
     models = {point.attributes[words.MODEL] for point in points[words.CALL_DURATION]}
-    assert len(models) == 1001
+    assert len(models) == 201
     assert "other" in models
     assert sum(point.count for point in points[words.CALL_DURATION]) == 1500
 

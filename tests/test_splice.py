@@ -491,6 +491,17 @@ def test_a_stream_that_is_too_long_to_be_remembered_goes_on() -> None:
     )  # what has come before could no longer be told from what is new
 
 
+@pytest.mark.parametrize("cut", [0, 1, 137, 200])
+def test_only_the_first_block_behind_the_end_belongs_to_the_stream(cut: int) -> None:
+    """However what follows is cut: a gateway's ``[DONE]`` comes up, a second answer and its end do not."""
+    first, last = STREAMS["responses"][0], STREAMS["responses"][-1]
+    answer = first + last
+
+    for more, kept in ((DONE, DONE), (first + last, b""), (first + DONE, b"")):
+        splice = spliced("responses")
+        assert fed(splice, answer + more[:cut], more[cut:]) == answer + kept
+
+
 # ---- any sequence, any cut -------------------------------------------------------------------------------
 
 POOLS = {

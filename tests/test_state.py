@@ -10,7 +10,7 @@ import pytest
 from facts import FAILED, HOST, INVALID, LOST, MODEL, OK, UNAVAILABLE, UNREACHABLE, limited
 from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.config import BreakerConfig, Config, GateConfig
-from gip_resilience.events import CircuitChanged, GateClosed, ProbeSent
+from gip_resilience.events import CircuitChanged, GateClosed, GateOpened, ProbeSent
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.hints import Hint
 from gip_resilience.state import MAX_KEYS, CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
@@ -258,6 +258,27 @@ def test_of_many_answers_under_way_one_is_news() -> None:
     held = scene.ask()
     assert isinstance(held, Held)
     assert held.retry_after == 2.0
+
+
+def test_a_gate_that_stays_closed_for_longer_says_so() -> None:
+    """By the late answer that asks for more; one that asks for less says nothing; it opened for who passes first."""
+    scene = Scene(Config(gate=GateConfig(spread=0.0)))
+    first, longer, shorter = (scene.admitted() for _ in range(3))
+
+    assert scene.tell(first, limited(5.0)).news == (GateClosed(HOST, MODEL, 5.0, "hint"),)
+    later = scene.tell(longer, limited(9.0), now=NOW + 1.0)
+    assert later.news == (GateClosed(HOST, MODEL, 9.0, "hint", lengthened=True),)
+    assert scene.tell(shorter, limited(1.0), now=NOW + 2.0).news == ()
+    passing = [scene.admitted(now=NOW + 10.5).news for _ in range(2)]
+    assert passing == [(GateOpened(HOST, MODEL, 10.0),), ()]
+
+
+def test_a_gate_that_is_off_has_nothing_to_say() -> None:
+    """It holds nobody."""
+    scene = Scene(Config(gate=GateConfig(mode="off")))
+
+    assert scene.run(limited(5.0)).news == ()
+    assert scene.admitted(now=NOW + 6.0).news == ()
 
 
 def test_breaker_off_asks_no_circuit() -> None:

@@ -91,6 +91,7 @@ class Splice:
         self._final = False
         self.broken: Fact | None = None
         self.over = False
+        self._trailed = False
         self._warning = ""
         self.diverged_at = 0
 
@@ -160,12 +161,13 @@ class Splice:
     def _trailing(self, blocks: list[bytes]) -> list[bytes]:
         """What may follow the terminal event: a gateway's ``[DONE]``, where the protocol has none of its own."""
         grammar = self._grammar
-        if grammar is None or not grammar.trailing_done:
+        if grammar is None or not grammar.trailing_done or self._trailed or not blocks:
             return []
+        self._trailed = True  # what comes behind the first block after the end is no part of the stream
         found: list[bytes] = []
-        for raw in blocks[:1]:
-            if grammar.read(parse(raw), raw).kind is Kind.END:
-                self._had.add(raw, found)
+        raw = blocks[0]
+        if grammar.read(parse(raw), raw).kind is Kind.END:
+            self._had.add(raw, found)
         return found
 
     def _take(self, raw: bytes, out: list[bytes]) -> None:

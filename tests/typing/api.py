@@ -24,9 +24,9 @@ from gip_resilience.gateway import Error, FaultPlan, Gateway, Ok, RateLimit, Rat
 from gip_resilience.httpx import AsyncResilientTransport as LegacyAsyncTransport
 from gip_resilience.httpx import ResilientTransport as LegacyTransport
 from gip_resilience.httpx2 import AsyncResilientTransport, ResilientTransport
-from gip_resilience.metrics import Snapshot
 from gip_resilience.requests import CircuitOpenError as RequestsCircuitOpenError
 from gip_resilience.requests import ResilientAdapter
+from gip_resilience.snapshots import Snapshot
 from gip_resilience.state import CircuitKey
 from gip_resilience.testing import FakeClock
 
