@@ -13,6 +13,7 @@ import gip_resilience as gr
 from gip_resilience import events
 from gip_resilience._names import MAX_SCOPES, OTHER
 from gip_resilience.breaker import Cause, Control, State, Transition
+from gip_resilience.budget import BudgetView
 from gip_resilience.config import ObserveConfig
 from gip_resilience.gateway import Error, FaultPlan, RateLimited, Status
 from gip_resilience.metrics import Metrics, Present
@@ -267,13 +268,13 @@ def test_a_snapshot_does_not_change() -> None:
 
 def test_what_happened_between_two_snapshots() -> None:
     """A difference holds what happened in between and nothing else; what is there now is that of the later one."""
-    now = [Present({}, {}, {(HOST, ""): gr.Config().budget})]  # type: ignore[dict-item]  # any value will do
+    now = [Present({}, {}, {(HOST, ""): BudgetView(9.0, 10.0)})]
     metrics = Metrics(present=lambda: now[0])
     metrics.succeeded(*WHERE, 0.1)
     metrics.count(events.CallPaused(*CALL, 1.0, "hint"))
     metrics.count(sent("x", 2))
     earlier = metrics.snapshot()
-    now[0] = Present({}, {}, {})
+    now[0] = Present({}, {}, {(HOST, ""): BudgetView(7.0, 10.0)})
     metrics.succeeded(*WHERE, 5.0)
     metrics.succeeded(HOST, "another", 5.0)
     metrics.count(sent("y", 2))
@@ -289,7 +290,8 @@ def test_what_happened_between_two_snapshots() -> None:
     assert between.retries == 1
     assert between.waits == between.wait_seconds == {}
     assert between.call_seconds[WHERE] == spread_of(SECONDS, 5.0, times=1)
-    assert between.budgets == {}
+    assert between.budgets == {(HOST, ""): (7.0, 10.0)}
+    now[0] = Present({}, {}, {})
     same = metrics.snapshot()
     assert same.diff(same) == Metrics().snapshot()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
-import logging
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from opentelemetry import baggage, context
+from opentelemetry.instrumentation import _semconv
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
@@ -17,13 +19,14 @@ from opentelemetry.sdk.metrics.export import (
     MetricExportResult,
     PeriodicExportingMetricReader,
 )
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.semconv._incubating.attributes import http_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
 import gip_resilience as gr
 from gip_resilience import _otel_metrics, events
 from gip_resilience import _otel_words as words
-from gip_resilience.gateway import BreakStream, Delay, Error, FaultPlan
+from gip_resilience.gateway import BreakStream, Error, FaultPlan, Stall
 from gip_resilience.otel import OpenTelemetry
 from harness import CHAT, HARNESSES
 from live import EXACT, Live
@@ -139,7 +142,7 @@ def test_a_cancelled_request_ends_its_span(
 ) -> None:
     """As an error, though there is no verdict; and its context is put away where it was made."""
     telemetry = Telemetry()
-    gateway.plan = FaultPlan.script([Delay(30.0)])
+    gateway.plan = FaultPlan.script([Stall()])
     harness = next(harness for harness in HARNESSES if harness.name == f"{library}-{backend}")
     with harness.open(telemetry.brain(clock)) as session:
 
@@ -192,6 +195,55 @@ def test_beneath_an_instrumentation_for_generative_ai(
     assert sum(point.count for point in points[words.HTTP_DURATION]) == 1
 
 
+def test_requests_instrumentation_above_is_recognised_unsampled(
+    gateway: Gateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It suppresses what is beneath it, whether or not its span is recorded."""
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    monkeypatch.setattr(_semconv._OpenTelemetrySemanticConventionStability, "_initialized", False)
+    telemetry = Telemetry()
+    telemetry.tracing.sampler = ALWAYS_OFF
+    instrumentor = RequestsInstrumentor()
+    instrumentor.instrument(tracer_provider=telemetry.tracing, meter_provider=telemetry.metering)
+    try:
+        with HARNESSES[0].open(telemetry.brain(clock)) as session:
+            session.post(url(gateway))
+    finally:
+        instrumentor.uninstrument()
+
+    assert telemetry.spans == []
+    assert [point.count for point in telemetry.points()[words.HTTP_DURATION]] == [1]
+
+
+def test_what_is_not_sampled_is_propagated(harness: Harness, gateway: Gateway, clock: FakeClock) -> None:
+    """The next service is told that nobody records this, in each attempt's own name."""
+    telemetry = Telemetry()
+    telemetry.tracing.sampler = ALWAYS_OFF
+    gateway.plan = FaultPlan.script([Error("model_overloaded")])
+    with harness.open(telemetry.brain(clock)) as session:
+        session.post(url(gateway))
+
+    carried = [str(seen.header("traceparent")) for seen in gateway.requests]
+    assert telemetry.spans == []
+    assert len(set(carried)) == 2
+    assert {header.rpartition("-")[2] for header in carried} == {"00"}
+    assert sum(point.count for point in telemetry.points()[words.HTTP_DURATION]) == 2
+
+
+def test_baggage_travels(gateway: Gateway, clock: FakeClock) -> None:
+    """With every attempt: it is part of the context that the caller had."""
+    telemetry = Telemetry()
+    gateway.plan = FaultPlan.script([Error("model_overloaded")])
+    token = context.attach(baggage.set_baggage("team", "blue"))
+    try:
+        with HARNESSES[0].open(telemetry.brain(clock)) as session:
+            session.post(url(gateway))
+    finally:
+        context.detach(token)
+
+    assert [seen.header("baggage") for seen in gateway.requests] == ["team=blue"] * 2
+
+
 def test_beneath_an_agent_the_operation_is_ours(gateway: Gateway, clock: FakeClock) -> None:
     """A span for something larger is another operation."""
     telemetry = Telemetry()
@@ -237,7 +289,9 @@ def test_names_are_bounded_as_configured(clock: FakeClock) -> None:
     assert values(calls, words.ADDRESS) == {"h0", "h1", "other"}
     assert values(calls, words.MODEL) == {"m0", "m1", "m2", "other"}
     assert values(requests, words.ERROR) == {"code0", "code1", "code2", "code3", "other"}
-    assert {p.attributes.get(words.PORT) for p in requests if p.attributes[words.ADDRESS] == "other"} == {None}
+    assert {p.attributes.get(words.PORT) for p in requests if p.attributes[words.ADDRESS] == "other"} == {
+        None
+    }
     assert sum(p.count for p in calls) == sum(p.count for p in requests) == 20
     assert brain.config.observe.max_hosts == 2
 
@@ -265,7 +319,11 @@ def test_circuits_without_end_are_bounded_too(clock: FakeClock) -> None:
         brain.breakers.force_open("h", f"m{number}")
     points = telemetry.points()
 
-    assert values(points["gip_resilience.circuit.state"], words.MODEL) <= {*(f"m{n}" for n in range(5)), "other", None}
+    assert values(points["gip_resilience.circuit.state"], words.MODEL) <= {
+        *(f"m{n}" for n in range(5)),
+        "other",
+        None,
+    }
 
 
 def test_a_host_is_said_in_the_words_of_the_convention(gateway: Gateway, clock: FakeClock) -> None:

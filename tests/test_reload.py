@@ -60,6 +60,22 @@ def test_the_next_call_has_the_new_policy(harness: Harness, gateway: Gateway, cl
     assert brain.metrics.snapshot().reloads == {"applied": 1}
 
 
+def test_what_calls_share_takes_the_new_settings_too(
+    harness: Harness, gateway: Gateway, clock: FakeClock
+) -> None:
+    """Circuits that exist: here one failure opens them from now on."""
+    gateway.plan = FaultPlan.always(Error("model_overloaded"))
+    brain = gr.Resilience(FIRST, clock=clock)
+    with harness.open(brain) as session:
+        session.post(path(gateway))
+        states = [view.state for view in brain.breakers.all().values()]
+        brain.reload(FIRST.replace(breaker=BreakerConfig(consecutive=1)))
+        session.post(path(gateway))
+
+    assert set(states) == {State.CLOSED}
+    assert brain.breakers[gateway.url.removeprefix("http://"), MODEL].state is State.OPEN
+
+
 class Reloader:
     """Puts another configuration in force in the middle of a call."""
 

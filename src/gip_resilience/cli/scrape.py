@@ -208,13 +208,11 @@ def _began_anew(now: Scrape, before: Scrape) -> bool:
     return False
 
 
-_COUNTS = ("_total", "_bucket", "_sum", "_count")
-
-
 def _difference(now: Scrape, before: Scrape) -> Scrape:
+    """Of everything; what is no count is not read off it."""
     samples = {}
     for name, series in now.samples.items():
-        earlier = before.samples.get(name, {}) if name.endswith(_COUNTS) else {}
+        earlier = before.samples.get(name, {})
         samples[name] = {key: value - earlier.get(key, 0.0) for key, value in series.items()}
     return Scrape(now.at, samples)
 
