@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config",
         "_watching",
     ),
-    ("breaker", "gate", "budget", "_report", "events", "effects", "clock", "_drains"),
+    ("_keys", "breaker", "gate", "budget", "_report", "events", "effects", "clock", "_drains"),
     ("_names", "snapshots", "metrics"),
     # What is done about a stream that breaks.
     ("recovery", "_delivered", "_splice"),
@@ -143,8 +143,9 @@ PURE = (
     "_delivered",
     "_splice",
     "_inflating",
-    "snapshots",
+    "_keys",
     "_names",
+    "snapshots",
     "_log_lines",
     "_otel_words",
 )

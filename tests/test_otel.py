@@ -55,9 +55,9 @@ MODEL = CHAT["model"]
 class Telemetry:
     """An observer with a real SDK behind it, all in memory."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, sampler: Any = None, **options: Any) -> None:
         self.exporter = InMemorySpanExporter()
-        self.tracing = TracerProvider()
+        self.tracing = TracerProvider(sampler)
         self.tracing.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.reader = InMemoryMetricReader()
         self.metering = MeterProvider([self.reader])

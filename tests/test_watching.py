@@ -143,7 +143,7 @@ class Looker:
 
 def settled(files: FakeFiles) -> Looker:
     """A watch that has seen its file come to rest."""
-    looker = Looker(ConfigWatch(NAME, files=files))
+    looker = Looker(ConfigWatch(NAME, files=files, model=gr.Config))
     assert looker.look() is None
     assert looker.look() is None
     return looker
@@ -229,7 +229,7 @@ def test_a_file_at_rest_is_not_read() -> None:
 def test_what_was_read_at_the_start_is_read_once_more() -> None:
     """It may have been half written: what it came to is taken, though its signature never changes again."""
     files = FakeFiles("deadline = 1")
-    looker = Looker(ConfigWatch(NAME, files=files))
+    looker = Looker(ConfigWatch(NAME, files=files, model=gr.Config))
     assert files.data is not None
     files.data = b"deadline = 9"  # within the same tick of the file system's clock
 
@@ -299,7 +299,7 @@ def test_wrong_files(content: str | bytes, reason: str) -> None:
 def test_a_wrong_file_at_the_start(content: str | bytes) -> None:
     """There is nothing to go on with yet: the error comes out."""
     with pytest.raises(ConfigError):
-        ConfigWatch(NAME, files=FakeFiles(content))
+        ConfigWatch(NAME, files=FakeFiles(content), model=gr.Config)
 
 
 def test_something_that_is_no_file() -> None:
@@ -388,7 +388,7 @@ def test_a_file_that_changes_under_the_read(moment: str) -> None:
 def test_when_a_look_is_due() -> None:
     """At once, and then an interval after each look."""
     files = FakeFiles()
-    watch = ConfigWatch(NAME, interval=5, files=files)
+    watch = ConfigWatch(NAME, interval=5, files=files, model=gr.Config)
 
     assert watch.due(0.0)
     watch.check(100.0)
@@ -403,7 +403,7 @@ def test_when_a_look_is_due() -> None:
 def test_wrong_intervals(interval: Any) -> None:
     """An interval is a length of time."""
     with pytest.raises(ConfigError, match=r"^interval: expected float > 0, got "):
-        ConfigWatch(NAME, interval=interval, files=FakeFiles())
+        ConfigWatch(NAME, interval=interval, files=FakeFiles(), model=gr.Config)
 
 
 def test_every_follower_gets_every_change() -> None:

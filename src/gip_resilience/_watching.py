@@ -13,14 +13,27 @@ import threading
 import tomllib
 import weakref
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from gip_resilience._config_errors import ConfigError
 from gip_resilience._config_groups import POSITIVE
 from gip_resilience._config_sources import Document
-from gip_resilience.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Model(Protocol):
+    """What a file is read as: a `gip_resilience.config.Config`."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From nested plain values."""
+
+
+C = TypeVar("C", bound=Model)
 
 MAX_SIZE: Final = 1 << 20
 """Bytes of a file that are read. A configuration has a few hundred; a log or a disk image named by mistake must not
@@ -100,7 +113,7 @@ def _signature(found: os.stat_result) -> Signature:
     )
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, Generic[C], frozen=True):
     """What is new in a watch. Both may be: a new configuration, and then a file that is wrong.
 
     Attributes:
@@ -111,14 +124,14 @@ class Change(msgspec.Struct, frozen=True):
     """
 
     version: int
-    config: Config | None
+    config: C | None
     reason: str
 
 
-class _State(NamedTuple):
+class _State(NamedTuple, Generic[C]):
     """Where a watch stands; replaced as a whole, so that it can be read without a lock."""
 
-    config: Config
+    config: C
     version: int = 0
     configured: int = 0
     """The version with which `config` came."""
@@ -132,7 +145,7 @@ _Mark: TypeAlias = Signature | str | None
 """What a look found: a file, or why there is none to be seen. ``None`` before the first."""
 
 
-class ConfigWatch:
+class ConfigWatch(Generic[C]):
     """A configuration, and the TOML file it is read from again whenever that changes.
 
     `Config.watch` makes one, and ``Resilience(watch)`` follows it: calls that start after a change was noticed have
@@ -200,7 +213,7 @@ class ConfigWatch:
         *,
         interval: float = 1.0,
         files: Files | None = None,
-        model: type[Config] = Config,
+        model: type[C],
     ) -> None:
         self.source = os.fspath(path)
         POSITIVE.accept(interval, "interval")
@@ -235,7 +248,7 @@ class ConfigWatch:
         self._begin()
 
     @property
-    def config(self) -> Config:
+    def config(self) -> C:
         """The last good configuration."""
         return self._state.config
 
@@ -253,7 +266,7 @@ class ConfigWatch:
         """Whether it is time for another look. Costs one comparison."""
         return now >= self._next
 
-    def check(self, now: float) -> Change | None:
+    def check(self, now: float) -> Change[C] | None:
         """Look at the file, if it is time and nobody else is looking. Never raises.
 
         Args:
@@ -274,7 +287,7 @@ class ConfigWatch:
         finally:
             self._lock.release()
 
-    def since(self, version: int) -> Change | None:
+    def since(self, version: int) -> Change[C] | None:
         """What a follower that has seen *version* has missed and still holds; ``None`` for nothing."""
         state = self._state
         if state.version == version:
@@ -318,7 +331,7 @@ class ConfigWatch:
             self._accept(config)
         self._done = mark
 
-    def _accept(self, config: Config) -> None:
+    def _accept(self, config: C) -> None:
         state = self._state
         self._told = None
         if config == state.config:
@@ -350,7 +363,7 @@ class ConfigWatch:
         if not found.regular:
             raise ConfigError("", "a file", source=self.source)
 
-    def _read(self, reading: Reading) -> Config:
+    def _read(self, reading: Reading) -> C:
         """The configuration in a file.
 
         Raises:
@@ -374,7 +387,7 @@ class ConfigWatch:
             raise error.at(document.locate(error.path)) from None
 
 
-_watches: weakref.WeakSet[ConfigWatch] = weakref.WeakSet()
+_watches: weakref.WeakSet[ConfigWatch[Any]] = weakref.WeakSet()
 
 
 def _forked() -> None:

@@ -177,7 +177,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
             raise error.at(document.locate(error.path)) from None
 
     @classmethod
-    def watch(cls, path: str | os.PathLike[str], *, interval: float = 1.0) -> ConfigWatch:
+    def watch(cls, path: str | os.PathLike[str], *, interval: float = 1.0) -> ConfigWatch[Self]:
         """A configuration from a TOML file that is read again whenever it changes; for `Resilience`.
 
         The file is read at once, and later by the calls themselves: no thread, nothing to close. A file that is

@@ -27,10 +27,10 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from gip_resilience._keys import CircuitKey
     from gip_resilience._report import Attempt, CallReport, Hop
     from gip_resilience.breaker import Control, Transition
     from gip_resilience.hints import Hint
-    from gip_resilience.state import CircuitKey
 
 logger = logging.getLogger("gip_resilience")
 

@@ -59,7 +59,7 @@ class Resilience:
 
     def __init__(
         self,
-        config: Config | ConfigWatch | None = None,
+        config: Config | ConfigWatch[Config] | None = None,
         *,
         store: Store | None = None,
         observers: Iterable[object] = (),
@@ -151,7 +151,7 @@ class Resilience:
         if watch.version != self._version:
             self._catch_up(watch)
 
-    def _catch_up(self, watch: ConfigWatch) -> None:
+    def _catch_up(self, watch: ConfigWatch[Config]) -> None:
         with self._reloading:
             change = watch.since(self._version)
             if change is None:
