@@ -24,9 +24,12 @@ from gip_resilience.gateway import Error, FaultPlan, Gateway, Ok, RateLimit, Rat
 from gip_resilience.httpx import AsyncResilientTransport as LegacyAsyncTransport
 from gip_resilience.httpx import ResilientTransport as LegacyTransport
 from gip_resilience.httpx2 import AsyncResilientTransport, ResilientTransport
+from gip_resilience.logs import DebugLog
+from gip_resilience.otel import OpenTelemetry
+from gip_resilience.prometheus import MultiProcessObserver, ResilienceCollector
 from gip_resilience.requests import CircuitOpenError as RequestsCircuitOpenError
 from gip_resilience.requests import ResilientAdapter
-from gip_resilience.snapshots import Snapshot
+from gip_resilience.snapshots import Histogram, Snapshot
 from gip_resilience.state import CircuitKey
 from gip_resilience.testing import FakeClock
 
@@ -166,6 +169,33 @@ def brains(config: gr.Config) -> gr.Resilience:
     gr.Resilience(part=lambda target: 1)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
     gr.Resilience(deadline=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     return brain
+
+
+def seen(brain: gr.Resilience, error: Exception) -> None:
+    """Counts, exporters, and another policy while it runs."""
+    snapshot = brain.metrics.snapshot()
+    assert_type(snapshot.diff(snapshot), Snapshot)
+    assert_type(brain.metrics.reset(), Snapshot)
+    for (host, model), spread in snapshot.call_seconds.items():
+        assert_type(host + model, str)
+        assert_type(spread, Histogram)
+        assert_type(spread.quantile(0.95), float)
+    assert_type(snapshot.circuits["gip.invalid", ""], BreakerView)
+    found = gr.report(error)
+    assert_type(found, gr.CallReport | None)
+    if found is not None:
+        assert_type(found.code, str)
+        assert_type(found.attempts[0].started, float)
+    watch = gr.Config.watch("gip.toml", interval=2)
+    assert_type(watch, gr.ConfigWatch[gr.Config])
+    assert_type(watch.config, gr.Config)
+    brain = gr.Resilience(watch, observers=[OpenTelemetry(traces=False), DebugLog(), MultiProcessObserver()])
+    brain.check_config()
+    brain.reload(gr.Config(observe=gr.ObserveConfig(max_models=10)), source="console")
+    ResilienceCollector(brain)
+    brain.reload({})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    gr.GateConfig(mode="metrics_only")
+    gr.BudgetConfig(mode="shadow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def by_hand(brain: gr.Resilience) -> None:
