@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from opentelemetry import baggage, context
+from opentelemetry import baggage, context, trace
 from opentelemetry.instrumentation import _semconv
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, MeterProvider
@@ -103,6 +103,18 @@ def test_links_lead_to_the_attempt_whose_stream_broke(
     ]
 
 
+def test_a_span_ends_with_the_verdict(gateway: Gateway, clock: FakeClock) -> None:
+    """What is decided about an attempt comes after it: the wait is no part of the request."""
+    telemetry = Telemetry()
+    gateway.plan = FaultPlan.script([Error("model_overloaded")])
+    with HARNESSES[0].open(telemetry.brain(clock)) as session:
+        session.post(url(gateway))
+
+    first, second = telemetry.spans
+    (retry,) = first.events
+    assert (first.end_time or 0) <= retry.timestamp <= (second.start_time or 0)
+
+
 def test_a_stream_is_taken_up_in_another_thread(gateway: Gateway, clock: FakeClock) -> None:
     """Its spans stay children of the caller's, and nothing is left current in either thread."""
     telemetry = Telemetry()
@@ -128,11 +140,11 @@ def test_a_call_that_is_dropped_leaves_nothing(clock: FakeClock) -> None:
     call.admit()
     with call.sending():
         pass
-    trace = weakref.ref(call._trace._spans._span)  # type: ignore[union-attr]
+    span = weakref.ref(call._trace._spans._span)  # type: ignore[union-attr]
     del call
     gc.collect()
 
-    assert trace() is None
+    assert span() is None
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -201,8 +213,7 @@ def test_requests_instrumentation_above_is_recognised_unsampled(
     """It suppresses what is beneath it, whether or not its span is recorded."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     monkeypatch.setattr(_semconv._OpenTelemetrySemanticConventionStability, "_initialized", False)
-    telemetry = Telemetry()
-    telemetry.tracing.sampler = ALWAYS_OFF
+    telemetry = Telemetry(ALWAYS_OFF)
     instrumentor = RequestsInstrumentor()
     instrumentor.instrument(tracer_provider=telemetry.tracing, meter_provider=telemetry.metering)
     try:
@@ -217,8 +228,7 @@ def test_requests_instrumentation_above_is_recognised_unsampled(
 
 def test_what_is_not_sampled_is_propagated(harness: Harness, gateway: Gateway, clock: FakeClock) -> None:
     """The next service is told that nobody records this, in each attempt's own name."""
-    telemetry = Telemetry()
-    telemetry.tracing.sampler = ALWAYS_OFF
+    telemetry = Telemetry(ALWAYS_OFF)
     gateway.plan = FaultPlan.script([Error("model_overloaded")])
     with harness.open(telemetry.brain(clock)) as session:
         session.post(url(gateway))
@@ -226,7 +236,7 @@ def test_what_is_not_sampled_is_propagated(harness: Harness, gateway: Gateway, c
     carried = [str(seen.header("traceparent")) for seen in gateway.requests]
     assert telemetry.spans == []
     assert len(set(carried)) == 2
-    assert {header.rpartition("-")[2] for header in carried} == {"00"}
+    assert {int(header.rpartition("-")[2], 16) & trace.TraceFlags.SAMPLED for header in carried} == {0}
     assert sum(point.count for point in telemetry.points()[words.HTTP_DURATION]) == 2
 
 
@@ -319,11 +329,11 @@ def test_circuits_without_end_are_bounded_too(clock: FakeClock) -> None:
         brain.breakers.force_open("h", f"m{number}")
     points = telemetry.points()
 
-    assert values(points["gip_resilience.circuit.state"], words.MODEL) <= {
-        *(f"m{n}" for n in range(5)),
-        "other",
-        None,
-    }
+    states, times = points["gip_resilience.circuit.state"], points["gip_resilience.circuit.time"]
+    assert values(states, words.MODEL) <= {*(f"m{number}" for number in range(20)), "other", None}
+    assert len(values(states, words.MODEL) - {"other", None}) == 5
+    assert {point.value for point in states} == {0, 1}
+    assert values(times, words.MODEL) == values(states, words.MODEL)
 
 
 def test_a_host_is_said_in_the_words_of_the_convention(gateway: Gateway, clock: FakeClock) -> None:

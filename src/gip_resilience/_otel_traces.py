@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, SpanContext, Tracer
+    from opentelemetry.trace import Span, Tracer
 
     from gip_resilience._report import Attempt
     from gip_resilience.events import Event
@@ -33,15 +33,30 @@ def suppressed(now: Context) -> bool:
     return bool(context.get_value(SUPPRESS, now) or context.get_value("suppress_instrumentation", now))
 
 
-def counted_above(now: Context) -> bool:
-    """Whether an instrumentation above us has a span for the HTTP request already, and counts it."""
-    if context.get_value(SUPPRESS_HTTP, now):
-        return True
+class Above(NamedTuple):
+    """What instrumentations above us tell of, and count.
+
+    Attributes:
+        http: whether one has a span for the HTTP request.
+        operation: which operation one has a span for, by the conventions for generative AI; mostly none.
+    """
+
+    http: bool
+    operation: str
+
+
+NOTHING_ABOVE = Above(http=False, operation="")
+
+
+def above(now: Context) -> Above:
+    """What is told of already where this is current. A span that is not sampled cannot be looked at."""
+    http = bool(context.get_value(SUPPRESS_HTTP, now))
     span: Any = trace.get_current_span(now)
     if getattr(span, "kind", None) is not SpanKind.CLIENT:
-        return False
+        return Above(http, "")
     attributes = getattr(span, "attributes", None) or {}
-    return words.METHOD in attributes or "http.method" in attributes
+    http = http or words.METHOD in attributes or "http.method" in attributes
+    return Above(http, str(attributes.get(words.OPERATION, "")))
 
 
 class Spans:
@@ -63,10 +78,9 @@ class Spans:
         "_about",
         "_above",
         "_began",
-        "_broken",
         "_early",
         "_ended_at",
-        "_last",
+        "_mending",
         "_parent",
         "_sent",
         "_span",
@@ -81,10 +95,9 @@ class Spans:
         self._above = above
         self._began = time.time_ns()
         self._span: Span | None = None
-        self._last: SpanContext | None = None
         self._token: Token[Context] | None = None
         self._ended_at: int | None = None
-        self._broken = ""
+        self._mending: Link | None = None
         self._sent = False
         self._early: list[tuple[Event, int]] = []
 
@@ -94,17 +107,13 @@ class Spans:
         attributes: dict[str, Any] = {**self._about.span, words.OURS + "attempt": number}
         if number > 1:
             attributes[words.RESEND_COUNT] = number - 1
-        links = []
-        if self._broken and self._last is not None:
-            links.append(Link(self._last, {words.OURS + "hop": self._broken}))
-        self._broken = ""
         self._sent = True
         self._span = span = self._tracer.start_span(
             self._about.name,
             context=self._parent,
             kind=SpanKind.INTERNAL if self._above else SpanKind.CLIENT,
             attributes=attributes,
-            links=links,
+            links=None if self._mending is None else [self._mending],
         )
         self._catch_up(span)
         current = context.set_value(SUPPRESS_HTTP, True, trace.set_span_in_context(span, self._parent))
@@ -122,7 +131,7 @@ class Spans:
     def tell(self, event: Event) -> None:
         """See `gip_resilience.events.Trace.tell`."""
         match event:
-            case events.CallPaused():
+            case events.CallPaused() if event.reason != "circuit":  # the others have events of their own
                 return
             case events.AttemptEnded():
                 self._verdict(event.attempt)
@@ -130,8 +139,9 @@ class Spans:
             case events.CallEnded():
                 self._end(event)
                 return
-            case events.StreamBroken() if event.hop.action in _HOPS:
-                self._broken = event.hop.action
+            case events.StreamBroken() if event.hop.action in _HOPS and self._span is not None:
+                # Until the next break every attempt is made to mend this stream.
+                self._mending = Link(self._span.get_span_context(), {words.OURS + "hop": event.hop.action})
         if self._span is None:
             self._early.append((event, time.time_ns()))
         elif self._span.is_recording():
@@ -190,6 +200,5 @@ class Spans:
     def _finish(self) -> None:
         span, self._span = self._span, None
         if span is not None:
-            self._last = span.get_span_context()
             span.end(self._ended_at)
         self._ended_at = None

@@ -13,9 +13,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gip_resilience.events import CallStarted, Event
 
 METHOD = "http.request.method"
+METHOD_ORIGINAL = "http.request.method_original"
 RESEND_COUNT = "http.request.resend_count"
 STATUS = "http.response.status_code"
 ADDRESS = "server.address"
@@ -25,6 +28,7 @@ ERROR = "error.type"
 OPERATION = "gen_ai.operation.name"
 MODEL = "gen_ai.request.model"
 PROVIDER = "gen_ai.provider.name"
+OVERFLOW = "otel.metric.overflow"
 OURS = "gip_resilience."
 
 HTTP_DURATION = "http.client.request.duration"
@@ -35,6 +39,8 @@ _METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
 _PORTS = {"http": 80, "https": 443}
+_PORT_DIGITS = 5
+_MAX_METHOD = 40
 
 _OPERATIONS = (
     ("/chat/completions", "chat"),
@@ -47,6 +53,9 @@ _OPERATIONS = (
     (":streamGenerateContent", "generate_content"),
 )
 """Ends of paths."""
+
+OPERATIONS = frozenset(name for _, name in _OPERATIONS)
+"""What one request can be; an agent's run, say, is larger."""
 
 _HOSTS = (
     ("openai.azure.com", "azure.ai.openai"),
@@ -95,8 +104,8 @@ def about(started: CallStarted) -> About:
     """What a call is."""
     method = started.method if started.method in _METHODS else "_OTHER"
     parts = urlsplit(started.url)
-    address = parts.hostname or started.host
-    http: dict[str, str | int] = {METHOD: method, ADDRESS: address}
+    host = parts.hostname or started.host
+    http: dict[str, str | int] = {METHOD: method, ADDRESS: host}
     port = _port(started.url) or _PORTS.get(parts.scheme)
     if port is not None:
         http[PORT] = port
@@ -105,16 +114,37 @@ def about(started: CallStarted) -> About:
     if started.model and operation:
         call = {
             OPERATION: operation,
-            PROVIDER: provider(address, started.model),
+            PROVIDER: provider(host, started.model),
             MODEL: started.model,
-            ADDRESS: address,
+            ADDRESS: host,
         }
         if port is not None:
             call[PORT] = port
     span = {**http, **call, URL: started.url}
+    if method != started.method:
+        span[METHOD_ORIGINAL] = started.method[:_MAX_METHOD]
     if started.part:
         span[OURS + "part"] = started.part
-    return About(f"{operation} {started.model}" if call else method, http, span, call)
+    return About(f"{operation} {started.model}" if call else _name(http), http, span, call)
+
+
+def as_request(known: About) -> About:
+    """The same call where somebody else tells of the operation: a request like any other."""
+    span = {name: value for name, value in known.span.items() if name not in {OPERATION, PROVIDER, MODEL}}
+    return About(_name(known.http), known.http, span, {})
+
+
+def _name(http: Mapping[str, str | int]) -> str:
+    method = str(http[METHOD])
+    return "HTTP" if method == "_OTHER" else method
+
+
+def address(host: str) -> dict[str, str | int]:
+    """A host, as calls and circuits have it, in the words of the conventions; a port only where it is unusual."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdecimal() and not port.startswith("0") and len(port) <= _PORT_DIGITS:
+        return {ADDRESS: name.strip("[]"), PORT: int(port)}
+    return {ADDRESS: host.strip("[]")} if host else {}
 
 
 def _port(url: str) -> int | None:
@@ -124,16 +154,16 @@ def _port(url: str) -> int | None:
         return None
 
 
-def provider(address: str, model: str) -> str:
+def provider(host: str, model: str) -> str:
     """Who serves a model, as the convention calls it: by the host, else by the vendor in front of the model's name.
 
     Where neither says anything it is the host: the convention wants a word.
     """
     for end, name in _HOSTS:
-        if address.endswith(end):
+        if host.endswith(end):
             return name
     vendor, slash, _ = model.partition("/")
-    return _VENDORS.get(vendor, vendor) if slash and vendor else address
+    return _VENDORS.get(vendor, vendor) if slash and vendor else host
 
 
 def event_name(event: Event) -> str:

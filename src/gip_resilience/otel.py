@@ -9,7 +9,6 @@ Needs ``opentelemetry-api``: ``pip install 'gip-resilience[otel]'``; the program
 
 from __future__ import annotations
 
-import copy
 import weakref
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,10 @@ except ImportError as error:
 
 from gip_resilience import _otel_words as words
 from gip_resilience import events
-from gip_resilience._names import OTHER
+from gip_resilience._config_groups import ObserveConfig
+from gip_resilience._names import OTHER, Names
 from gip_resilience._otel_metrics import Durations, Observed
-from gip_resilience._otel_traces import Spans, counted_above, suppressed
+from gip_resilience._otel_traces import NOTHING_ABOVE, Spans, above, suppressed
 from gip_resilience._version import __version__
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ __all__ = ["OpenTelemetry"]
 
 _SCOPE = "gip_resilience"
 _KEPT = 1000
-"""Kinds of call (method, URL, model) that metrics tell apart; the rest is one kind, so that memory is bounded."""
+"""Kinds of call (method, URL, model) that are remembered. Beyond that all are forgotten, and made anew as they come:
+URLs may be without end, and metrics have none."""
 
-_CODES = 50
-"""Codes of a kind that are told apart; the rest is one."""
+_CODES = 100
+"""Codes and statuses of a kind that are remembered; the others are looked up each time."""
 
 
 class OpenTelemetry:
@@ -65,16 +66,21 @@ class OpenTelemetry:
 
     **Beside other instrumentations.** Beneath us they are told to be silent while a request is sent, so that it has
     one span and is counted once. Where one above has a span for the HTTP request, ours are of kind internal, and we
-    leave counting HTTP requests to it. Where instrumentation is suppressed, we are silent.
+    leave counting HTTP requests to it. Where one above has a span for the operation (that of an SDK), ours are of
+    plain HTTP requests, and we leave counting operations to it. Where instrumentation is suppressed, we are silent.
+    A span above that is not sampled cannot be recognised: then both count, unless the one above suppresses HTTP
+    instrumentation as that of requests does. Mount after instrumenting a client, and it is beneath.
 
     Args:
         tracer_provider: the program's global one by default.
         meter_provider: the program's global one by default.
-        traces: whether to make spans.
-        metrics: whether to make metrics.
+        traces: whether to make spans. Without them nothing beneath is silent, and an instrumentation there counts
+            HTTP requests as well as we do.
+        metrics: whether to make metrics. Without them an instrumentation beneath is silent all the same while we
+            make spans, and nobody counts HTTP requests.
 
-    Thread-safe and task-safe. One may serve several `Resilience`. Names of hosts, models and codes that are too many
-    are all called ``other`` in metrics.
+    Thread-safe and task-safe. One may serve several `Resilience`. Names of hosts, models and codes that are more than
+    ``observe`` allows are all called ``other`` in metrics. Durations have no exemplars: they are recorded later.
     """
 
     def __init__(
@@ -89,11 +95,11 @@ class OpenTelemetry:
         self._brains: list[weakref.ref[Resilience]] = []
         self._durations: Durations | None = None
         self._kinds: dict[tuple[str, str, str, str, str], _Kind] = {}
-        self._others: dict[tuple[str, str], _Kind] = {}
+        self._names = Names(ObserveConfig())
         if metrics:
             meter = _meter(meter_provider)
             self._durations = Durations(meter)
-            self._observed = Observed(meter, self._durations, self._snapshots)
+            self._observed = Observed(meter, self._durations, self._snapshots, self._names)
 
     def __repr__(self) -> str:
         return f"OpenTelemetry(traces={self._tracer is not None}, metrics={self._durations is not None})"
@@ -104,7 +110,7 @@ class OpenTelemetry:
         self._brains.append(weakref.ref(resilience))
 
     def flush(self) -> None:
-        """Record the durations that wait for the next collection; before the meter provider is shut down, say."""
+        """Record the durations that wait for the next collection. A reader that collects at shutdown needs none."""
         if self._durations is not None:
             self._durations.record()
 
@@ -114,13 +120,15 @@ class OpenTelemetry:
         if now and suppressed(now):  # mostly it is empty
             return None
         kind = self._kind(started)
-        above = bool(now) and counted_above(now)
+        told = above(now) if now else NOTHING_ABOVE
+        if told.operation in words.OPERATIONS:
+            kind = kind.as_request()
         if self._tracer is None:
-            return None if self._durations is None else _Measured(kind, above=above)
-        spans = Spans(self._tracer, kind.about, now, above=above)
+            return None if self._durations is None else _Measured(kind, above=told.http)
+        spans = Spans(self._tracer, kind.about, now, above=told.http)
         if self._durations is None:
             return spans
-        return _Traced(spans, kind, above=above)
+        return _Traced(spans, kind, above=told.http)
 
     def _kind(self, started: CallStarted) -> _Kind:
         key = started.method, started.url, started.host, started.model, started.part
@@ -128,19 +136,33 @@ class OpenTelemetry:
         if kind is not None:
             return kind
         about = words.about(started)
-        if len(self._kinds) < _KEPT:
-            kind = self._kinds[key] = _Kind(about, self._durations)
-            return kind
-        # Of those that are too many each has spans of its own, and all have one set of measures by operation.
-        operation = str(about.call.get(words.OPERATION, ""))
-        other = self._others.get((started.method, operation))
-        if other is None:
-            other = self._others[started.method, operation] = _Kind(about, self._durations, other=True)
-        return other.like(about)
+        if len(self._kinds) >= _KEPT:
+            self._kinds.clear()
+        kind = self._kinds[key] = _Kind(about, self._bounded(started, about), self._durations, self._names)
+        return kind
+
+    def _bounded(self, started: CallStarted, about: About) -> About:
+        """What metrics may say of a call."""
+        for brain in self._living():
+            self._names.limits = brain.config.observe
+        host, model = self._names.where(started.host, started.model)
+        http, call = dict(about.http), dict(about.call)
+        for attributes in (http, call):
+            if host == OTHER and attributes:
+                attributes[words.ADDRESS] = OTHER
+                attributes.pop(words.PORT, None)
+        if model == OTHER and call:
+            call[words.MODEL] = call[words.PROVIDER] = OTHER
+        return about._replace(http=http, call=call)
+
+    def _living(self) -> list[Resilience]:
+        return [brain for known in self._brains if (brain := known()) is not None]
 
     def _snapshots(self) -> list[Snapshot]:
-        brains = [known() for known in self._brains]
-        return [brain.metrics.snapshot() for brain in brains if brain is not None]
+        brains = self._living()
+        for brain in brains:
+            self._names.limits = brain.config.observe
+        return [brain.metrics.snapshot() for brain in brains]
 
 
 class _Kind:
@@ -148,80 +170,69 @@ class _Kind:
 
     Args:
         about: what they are.
+        bounded: what metrics say of them.
         durations: where their durations go.
-        other: whether metrics do not tell them from others.
+        names: bounds the codes.
     """
 
-    __slots__ = ("_call", "_calls", "_durations", "_http", "_requests", "about")
+    __slots__ = ("_bounded", "_calls", "_durations", "_names", "_request", "_requests", "about")
 
-    def __init__(self, about: About, durations: Durations | None, *, other: bool = False) -> None:
+    def __init__(self, about: About, bounded: About, durations: Durations | None, names: Names) -> None:
         self.about = about
+        self._bounded = bounded
         self._durations = durations
-        self._http = _anonymous(about.http) if other else about.http
-        self._call = _anonymous(about.call) if other else about.call
+        self._names = names
+        self._request: _Kind | None = None
         self._requests: dict[tuple[str, int | None], Series] = {}
         self._calls: dict[str, Series] = {}
 
-    def like(self, about: About) -> _Kind:
-        """The same measures, of another call."""
-        made = copy.copy(self)
-        made.about = about
-        return made
+    def as_request(self) -> _Kind:
+        """The same calls where somebody else tells of the operation."""
+        if self._request is None:
+            known, bounded = words.as_request(self.about), words.as_request(self._bounded)
+            self._request = _Kind(known, bounded, self._durations, self._names)
+        return self._request
 
     def measure(self, event: Event, *, above: bool) -> None:
         """Put aside how long something took."""
         if isinstance(event, events.AttemptEnded):
             attempt = event.attempt
             if not above:
-                self._request(attempt.code, attempt.status).put(attempt.elapsed)
-        elif isinstance(event, events.CallEnded) and self._call:
+                answer = attempt.code, attempt.status
+                (self._requests.get(answer) or self._answered(answer)).put(attempt.elapsed)
+        elif isinstance(event, events.CallEnded) and self._bounded.call:
             report = event.report
             error = ""
             if report.outcome != "success":
                 error = report.outcome if report.code in {"ok", "none"} else report.code
-            self._ended(error).put(report.elapsed)
+            (self._calls.get(error) or self._ended(error)).put(report.elapsed)
 
-    def _request(self, code: str, status: int | None) -> Series:
-        found = self._requests.get((code, status))
-        if found is not None:
-            return found
-        if len(self._requests) >= _CODES:
-            code, status = OTHER, None
-            if (code, status) in self._requests:
-                return self._requests[code, status]
-        attributes = dict(self._http)
+    def _answered(self, answer: tuple[str, int | None]) -> Series:
+        code, status = answer
+        attributes = dict(self._bounded.http)
         if status is not None:
             attributes[words.STATUS] = status
         if code != "ok":
-            attributes[words.ERROR] = code
-        made = self._requests[code, status] = _present(self._durations).request(attributes)
-        return made
+            attributes[words.ERROR] = self._names.code(code)
+        series = _present(self._durations).request(attributes)
+        if len(self._requests) < _CODES:
+            self._requests[answer] = series
+        return series
 
     def _ended(self, error: str) -> Series:
-        found = self._calls.get(error)
-        if found is not None:
-            return found
-        if len(self._calls) >= _CODES:
-            error = OTHER
-            if error in self._calls:
-                return self._calls[error]
-        attributes = {**self._call, words.ERROR: error} if error else self._call
-        made = self._calls[error] = _present(self._durations).call(attributes)
-        return made
+        attributes = dict(self._bounded.call)
+        if error:
+            attributes[words.ERROR] = self._names.code(error)
+        series = _present(self._durations).call(attributes)
+        if len(self._calls) < _CODES:
+            self._calls[error] = series
+        return series
 
 
 def _present(durations: Durations | None) -> Durations:
     if durations is None:
         raise AssertionError("nothing is measured")
     return durations
-
-
-def _anonymous(attributes: Mapping[str, str | int]) -> dict[str, str | int]:
-    return {
-        name: OTHER if name in {words.ADDRESS, words.MODEL, words.PROVIDER} else value
-        for name, value in attributes.items()
-        if name != words.PORT
-    }
 
 
 class _Measured:
