@@ -37,7 +37,7 @@ from gip_resilience import _otel_words as words
 from gip_resilience.gateway import BreakStream, Error, FaultPlan
 from gip_resilience.otel import OpenTelemetry
 from gip_resilience.snapshots import SECONDS
-from harness import CHAT
+from harness import CHAT, HARNESSES
 from live import EXACT, Live
 
 if TYPE_CHECKING:
@@ -399,13 +399,20 @@ def instrumented(how: str, telemetry: Telemetry, harness: Harness, brain: gr.Res
         yield session
 
 
-@pytest.mark.parametrize("how", OTHERS)
+BESIDE = [
+    pytest.param(how, harness, id=f"{how}-{harness}")
+    for how in OTHERS
+    for harness in HARNESSES
+    if (harness.name == "requests") == (how == "requests") and not harness.name.startswith("httpx2")
+]
+"""Each with the clients it instruments."""
+
+
+@pytest.mark.parametrize(("how", "harness"), BESIDE)
 def test_beside_another_instrumentation_nothing_is_counted_twice(
     how: str, harness: Harness, gateway: Gateway, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One client span for each request where they are below us, one for the call where they are above."""
-    if (harness.name == "requests") != (how == "requests") or harness.name.startswith("httpx2"):
-        pytest.skip("another library's")
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     from opentelemetry.instrumentation import _semconv
 
@@ -436,8 +443,6 @@ def test_beside_another_instrumentation_nothing_is_counted_twice(
 @pytest.mark.parametrize("what", ["everything", "http"])
 def test_where_instrumentation_is_suppressed(what: str, gateway: Gateway, clock: FakeClock) -> None:
     """All of it: silence. HTTP's alone: spans that are no client's, and no count of requests."""
-    from harness import HARNESSES
-
     telemetry = Telemetry()
     quiet = suppress_instrumentation if what == "everything" else suppress_http_instrumentation
     with HARNESSES[0].open(telemetry.brain(clock)) as session, quiet():
