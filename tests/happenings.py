@@ -243,6 +243,8 @@ def _twice(stage: Stage) -> None:
 
 
 def _with_deadline(seconds: float) -> Callable[[Stage], None]:
+    """Long enough that no machine is too slow for it: the clock of an attempt under way is the real one."""
+
     def act(stage: Stage) -> None:
         with stage.brain.override(deadline=seconds):
             stage.post()
@@ -259,7 +261,7 @@ def _recovers(stage: Stage) -> None:
 def _gate_meets_deadline(stage: Stage) -> None:
     with stage.brain.override(rate_limit=gr.Policy(max_attempts=1)):
         stage.post()
-    _with_deadline(1.0)(stage)
+    _with_deadline(30.0)(stage)
 
 
 def _closed_then_late(stage: Stage) -> None:
@@ -314,12 +316,12 @@ SCENES = [
     Scene("retry", [Error("model_overloaded")]),
     Scene("hint honoured", [Error("model_overloaded", retry_after=3)]),
     Scene("hint refused", [Error("model_overloaded", retry_after=500)]),
-    Scene("hint past the deadline", [Error("model_overloaded", retry_after=3)], _with_deadline(2.0)),
+    Scene("hint past the deadline", [Error("model_overloaded", retry_after=60)], _with_deadline(30.0)),
     Scene("gave up", [Error("model_server_error")] * 3),
     Scene("maybe executed", [Close("request")]),
     Scene("gate", [RateLimited(2)]),
     Scene("gate opens", [RateLimited(2)], _closed_then_late),
-    Scene("gate past the deadline", [RateLimited(2)], _gate_meets_deadline),
+    Scene("gate past the deadline", [RateLimited(60)], _gate_meets_deadline),
     Scene("gate closes again", [RateLimited(2), RateLimited(4)]),
     Scene("quota", [Ok(headers=USED_UP)], _twice),
     Scene("circuit opens", [Error("model_unavailable")], _twice),
@@ -328,7 +330,12 @@ SCENES = [
     Scene("probe fails", [Error("model_unavailable")] * 2, _recovers),
     Scene("operator", [], _operator),
     Scene("budget", [Error("model_overloaded")], config={"budget": gr.BudgetConfig(**BUDGET_OF_NONE)}),
-    Scene("deadline", [Error("model_overloaded")], _with_deadline(0.5)),
+    Scene(
+        "deadline",
+        [Error("model_overloaded")],
+        _with_deadline(30.0),
+        {"policies": {"overload": gr.Policy(jitter="none", base_delay=60.0, max_delay=60.0)}},
+    ),
     Scene(
         "shadow circuit",
         [Error("model_unavailable")],
