@@ -95,7 +95,9 @@ def client(brain: gr.Resilience) -> Callable[[int], float]:
     return run
 
 
-def compare(kind: str, make: Callable[[gr.Resilience], Callable[[int], float]], rounds: int, calls: int) -> None:
+def compare(
+    kind: str, make: Callable[[gr.Resilience], Callable[[int], float]], rounds: int, calls: int
+) -> None:
     """Print one line per brain."""
     runs = {name: make(brain) for name, brain in brains().items()}
     for run in runs.values():

@@ -203,6 +203,7 @@ REPORT = gr.CallReport("gip.invalid", "m", "failure", "all 1 attempts used", (AT
 
 HOP = gr.Hop("replay", "stream_reset", "output", 3)
 
+
 def watched() -> gr.ConfigWatch:
     """One that follows an empty file."""
     with TemporaryDirectory() as folder:

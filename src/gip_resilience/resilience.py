@@ -114,7 +114,8 @@ class Resilience:
         settings at once and keeps what it knows: an open circuit stays open until it would have closed, a closed gate
         closed, a half-spent budget half-spent. What was said by `override` goes on top of the new configuration.
 
-        Thread-safe: one reload after the other, and each call sees one configuration or the other.
+        Thread-safe: one reload after the other, and each call sees one configuration or the other. Where a file is
+        watched, its next change takes the place of what was said here.
 
         Args:
             config: takes the place of the whole configuration; `Config.replace` makes one that differs in parts.
