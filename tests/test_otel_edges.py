@@ -140,7 +140,7 @@ def test_a_call_that_is_dropped_leaves_nothing(clock: FakeClock) -> None:
     call.admit()
     with call.sending():
         pass
-    span = weakref.ref(call._trace._spans._span)  # type: ignore[union-attr]
+    span = weakref.ref(call._trace._spans._span)  # type: ignore[union-attr]  # it is traced
     del call
     gc.collect()
 

@@ -441,7 +441,7 @@ def test_the_search_is_bounded() -> None:
     signed = gr.ResilienceError("signed")
     signed.report = call([], 0.0)
     circle = from_cause(ValueError())
-    circle.__cause__.__context__ = circle  # type: ignore[union-attr]
+    circle.__cause__.__context__ = circle  # type: ignore[union-attr]  # it was just set
     wide = ExceptionGroup("wide", [ValueError() for _ in range(10_000)])
 
     assert gr.report(chain(900, signed)) is signed.report

@@ -112,15 +112,16 @@ class BasePort:
         overrides = request.extensions.get(EXTENSION)
         if overrides is not None and not isinstance(overrides, Overrides):
             raise ConfigError(f"extensions.{EXTENSION}", "a gip_resilience.Overrides", show(overrides))
+        host = host_of(request)
         self.call: Call = brain.call(
-            host_of(request),
+            host,
             credential_digest(noted.credential) if noted.credential else "",
             model_of(request, noted, kit),
             sdk=noted.sdk,
             single=noted.single,
             overrides=overrides,
             target=partial(target_of, request),
-            asked=partial(asked_of, request),
+            asked=partial(asked_of, request, host),
         )
         self._config: Config = self.call.config
         self.error_timeout = self._config.body.error_timeout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gip_resilience._multipart import model_in_fields
-from gip_resilience.target import bare_url, look_at, model_in_body, model_in_path
+from gip_resilience.target import look_at, model_in_body, model_in_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,9 +40,11 @@ def target_of(request: Any, model: str) -> Target:
     return look_at(request.method, str(request.url), host_of(request), model, request.headers.raw)
 
 
-def asked_of(request: Any) -> tuple[str, str]:
-    """Method and URL, for those who follow every call."""
-    return request.method, bare_url(str(request.url))
+def asked_of(request: Any, host: str) -> tuple[str, str]:
+    """Method and URL, for those who follow every call; the URL without what may hold secrets."""
+    url = request.url
+    path = url.raw_path.partition(b"?")[0].decode("ascii")
+    return request.method, f"{url.scheme}://{host}{path}"
 
 
 def carrying(pairs: list[tuple[bytes, bytes]], extra: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from gip_resilience._names import Names
     from gip_resilience.snapshots import Snapshot
 
-MAX_ASIDE = 20_000
-"""Values put aside at most: a minute, the usual time between two collections, of some 160 calls a second of one kind.
-Whoever puts aside more records as well."""
+MAX_ASIDE = 100_000
+"""Values put aside at most, 3 MB of them: a minute, the usual time between two collections, of some 800 calls a second
+(each puts two aside). Whoever puts aside more records as well."""
 
 AT_ONCE = 50
 """Values that a call records where there is no room left: half a millisecond. The mean is one a call all the same."""
