@@ -11,7 +11,8 @@ import pytest
 import requests
 
 import gip_resilience as gr
-from gip_resilience.state import MemoryStore, Permit
+from gip_resilience.memory import MemoryStore
+from gip_resilience.state import Permit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

@@ -13,7 +13,8 @@ import sniffio
 import trio
 
 from facts import OK, limited
-from gip_resilience.state import MemoryStore, Permit
+from gip_resilience.memory import MemoryStore
+from gip_resilience.state import Permit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

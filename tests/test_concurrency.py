@@ -24,7 +24,8 @@ from gip_resilience.gateway import (
     Rule,
     Status,
 )
-from gip_resilience.state import MemoryStore, ScopeKey
+from gip_resilience.memory import MemoryStore
+from gip_resilience.state import ScopeKey
 from harness import CHAT, HARNESSES
 from interposed import interpose
 

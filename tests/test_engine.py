@@ -26,18 +26,20 @@ from facts import (
     error,
     limited,
 )
+from gip_resilience._announcer import Announcer
 from gip_resilience._record import Surroundings
 from gip_resilience.breaker import Breaker, Cause, State, Transition
 from gip_resilience.budget import Budget
 from gip_resilience.config import BudgetConfig, Config, GateConfig
 from gip_resilience.effects import Deliver, Pause, Refuse, Send
 from gip_resilience.engine import Call, story
-from gip_resilience.events import Announcer, CircuitChanged
+from gip_resilience.events import CircuitChanged
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.hints import Hint
+from gip_resilience.memory import MemoryStore
 from gip_resilience.metrics import Metrics
 from gip_resilience.policy import Policy
-from gip_resilience.state import CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
+from gip_resilience.state import CircuitKey, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gip_resilience as gr
-from gip_resilience.events import METHODS, Announcer, CallEnded, CircuitChanged, GateWaited, RetryScheduled
+from gip_resilience._announcer import Announcer
+from gip_resilience.events import METHODS, CallEnded, CircuitChanged, GateWaited, RetryScheduled
 from gip_resilience.gateway import Close, Error, FaultPlan, RateLimited
 from harness import CHAT, HARNESSES
 

@@ -49,14 +49,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config",
         "_watching",
     ),
-    ("_keys", "breaker", "gate", "budget", "_report", "events", "effects", "clock", "_drains"),
+    ("_keys", "breaker", "gate", "budget", "_report", "events", "_announcer", "effects", "clock", "_drains"),
     ("_names", "snapshots", "metrics"),
     # What is done about a stream that breaks.
     ("recovery", "_delivered", "_splice"),
     # What is read off requests and answers, the same for every client; what listens.
     ("above", "target", "_bodies", "_recording", "_multipart", "_answers", "_inflating"),
     ("_log_lines", "_log_limits", "logs"),
-    ("state",),
+    ("state", "memory"),
     ("_record", "engine"),
     ("_refusals", "drive", "resilience"),
     # What tells others; each needs a library of its own.

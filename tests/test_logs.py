@@ -14,6 +14,7 @@ import structlog
 
 import gip_resilience as gr
 from gip_resilience import events
+from gip_resilience._announcer import Announcer
 from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.logs import DebugLog, LogObserver
 from gip_resilience.state import CircuitKey
@@ -366,7 +367,7 @@ def name_of(event: events.Event) -> str:
 
 def tell(event: events.Event) -> None:
     """Tell both observers, as a `Resilience` with both would."""
-    events.Announcer([LogObserver(FakeClock().monotonic), DebugLog()], failed=_fail).tell(event)
+    Announcer([LogObserver(FakeClock().monotonic), DebugLog()], failed=_fail).tell(event)
 
 
 def _fail() -> None:
@@ -477,8 +478,8 @@ def test_a_formatter_may_print_every_field(line: Line) -> None:
 
 def test_the_everyday_is_not_listened_to() -> None:
     """Calls that succeed at once make no events for the log; with the one for DEBUG they do."""
-    assert not events.Announcer([LogObserver()]).everyday
-    assert events.Announcer([DebugLog()]).everyday
+    assert not Announcer([LogObserver()]).everyday
+    assert Announcer([DebugLog()]).everyday
 
 
 @every_line
@@ -486,7 +487,7 @@ def test_nothing_is_made_when_the_level_is_off(line: Line, caplog: pytest.LogCap
     """Neither the line nor a token: when the level is on again, nothing was left out."""
     clock = FakeClock()
     observer = LogObserver(clock.monotonic, gr.ObserveConfig(log_burst=1, log_rate=1.0))
-    announcer = events.Announcer([observer], failed=_fail)
+    announcer = Announcer([observer], failed=_fail)
     caplog.set_level(logging.CRITICAL, "gip_resilience")
     for _ in range(5):
         announcer.tell(line.event)
@@ -507,7 +508,7 @@ def test_a_storm(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     """Of 10,000 events in ten seconds few have a line, and what the lines tell adds up."""
     clock = FakeClock()
     observer = LogObserver(clock.monotonic, gr.ObserveConfig(log_burst=20, log_rate=5.0))
-    announcer = events.Announcer([observer], failed=_fail)
+    announcer = Announcer([observer], failed=_fail)
     caplog.set_level(INFO, "gip_resilience")
 
     for _ in range(10_000):

@@ -16,7 +16,8 @@ from gip_resilience.breaker import Control, State
 from gip_resilience.config import BreakerConfig, BudgetConfig, Config, GateConfig, ObserveConfig
 from gip_resilience.gate import Held
 from gip_resilience.gateway import Error, FaultPlan, RateLimited
-from gip_resilience.state import CircuitKey, MemoryStore, Permit, Refused, ScopeKey
+from gip_resilience.memory import MemoryStore
+from gip_resilience.state import CircuitKey, Permit, Refused, ScopeKey
 from gip_resilience.taxonomy import Verdict
 from happenings import Witness
 from harness import CHAT

@@ -13,7 +13,8 @@ from gip_resilience.config import BreakerConfig, Config, GateConfig
 from gip_resilience.events import CircuitChanged, GateClosed, GateOpened, ProbeSent
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.hints import Hint
-from gip_resilience.state import MAX_KEYS, CircuitKey, MemoryStore, Permit, Refused, Reported, ScopeKey
+from gip_resilience.memory import MAX_KEYS, MemoryStore
+from gip_resilience.state import CircuitKey, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 
 NOW = 1000.0

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from facts import HOST, MODEL
+from gip_resilience._announcer import Announcer
 from gip_resilience._record import Surroundings
 from gip_resilience.config import Config
 from gip_resilience.effects import Deliver, Pause, Refuse, Send
 from gip_resilience.engine import Call, story
-from gip_resilience.events import Announcer
+from gip_resilience.memory import MemoryStore
 from gip_resilience.metrics import Metrics
-from gip_resilience.state import CircuitKey, MemoryStore, Permit, ScopeKey
+from gip_resilience.state import CircuitKey, Permit, ScopeKey
 from gip_resilience.taxonomy import Fact
 from gip_resilience.testing import FakeClock
 

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     )
     from gip_resilience.facts import Category, Fact, Retry, Scope, Verdict
     from gip_resilience.hints import Hint
+    from gip_resilience.memory import MemoryStore
     from gip_resilience.mounting import mount, unmount
     from gip_resilience.policy import Policy
     from gip_resilience.resilience import Resilience
-    from gip_resilience.state import MemoryStore
     from gip_resilience.target import Target
     from gip_resilience.taxonomy import classify
 
@@ -118,11 +118,11 @@ _HOMES = {
     ),
     "facts": ("Category", "Fact", "Retry", "Scope", "Verdict"),
     "hints": ("Hint", "hints"),
+    "memory": ("MemoryStore",),
     "mounting": ("mount", "unmount"),
     "policy": ("Policy",),
     "resilience": ("Resilience",),
     "sse": ("sse",),
-    "state": ("MemoryStore",),
     "target": ("Target",),
     "taxonomy": ("classify",),
 }

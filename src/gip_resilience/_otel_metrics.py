@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from gip_resilience.snapshots import Snapshot
 
 MAX_ASIDE = 100_000
-"""Values put aside at most, 3 MB of them: a minute, the usual time between two collections, of some 800 calls a second
-(each puts two aside). Whoever puts aside more records as well."""
+"""Values put aside at most, 3 MB of them: a minute, the usual time between two collections, of some 800 calls a
+second (each puts two aside). Whoever puts aside more records as well."""
 
 AT_ONCE = 50
 """Values that a call records where there is no room left: half a millisecond. The mean is one a call all the same."""

@@ -25,9 +25,10 @@ from gip_resilience.events import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from gip_resilience._announcer import Announcer
     from gip_resilience._report import Hop
     from gip_resilience.config import Config
-    from gip_resilience.events import Announcer, Event, Trace
+    from gip_resilience.events import Event, Trace
     from gip_resilience.gate import Held, Place
     from gip_resilience.hints import Hint
     from gip_resilience.metrics import Metrics

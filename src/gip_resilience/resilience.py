@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from gip_resilience._announcer import Announcer
 from gip_resilience._drains import Drains
 from gip_resilience._record import Record, Surroundings
 from gip_resilience._watching import ConfigWatch
@@ -16,11 +17,12 @@ from gip_resilience.breaker import BreakerView, Control
 from gip_resilience.clock import SystemClock
 from gip_resilience.config import Config, Overrides
 from gip_resilience.engine import Call
-from gip_resilience.events import Announcer, CircuitOverruled, ConfigRejected, ConfigReloaded
+from gip_resilience.events import CircuitOverruled, ConfigRejected, ConfigReloaded
 from gip_resilience.gate import GateView
 from gip_resilience.logs import LogObserver
+from gip_resilience.memory import MemoryStore
 from gip_resilience.metrics import Metrics, Present
-from gip_resilience.state import CircuitKey, MemoryStore, ScopeKey
+from gip_resilience.state import CircuitKey, ScopeKey
 from gip_resilience.target import clean_name
 
 if TYPE_CHECKING:
