@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
+import signal
+import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -126,8 +132,118 @@ def test_rates_between_two_scrapes() -> None:
     assert (again.span, again.total) == (None, 7.0), "the process began anew"
 
 
+def sample(name: str, value: object, **labels: str) -> str:
+    """One line of a scrape."""
+    said = ",".join(f'{label}="{text}"' for label, text in {"host": "h", "model": "m", **labels}.items())
+    return f"gip_resilience_{name}{{{said}}} {value}\n"
+
+
+CALL = sample("calls_total", 4, code="ok", outcome="success")
+
+
+def test_a_count_that_began_anew_counts_in_full() -> None:
+    """It alone: nothing is negative, as in Prometheus itself."""
+    refused = 'gip_resilience_refusals_total{{reason="budget"}} {}\n'
+    before, now = parsed(CALL + refused.format(9), 1.0), parsed(CALL + refused.format(2), 2.0)
+
+    assert compare(now, before).refusals == {"budget": 2.0}
+
+
+def test_how_long_a_circuit_was_not_closed() -> None:
+    """As a share of the time between two scrapes, or of all of it; unknown where nobody measures."""
+    spent = "circuit_state_seconds_total"
+
+    def at(now: float, closed: float, opened: float, half: float) -> Scrape:
+        times = {"closed": closed, "open": opened, "half_open": half}
+        return parsed("".join(sample(spent, value, state=state) for state, value in times.items()), now)
+
+    first, second = at(0.0, 90, 8, 2), at(20.0, 95, 20, 5)
+
+    assert away(first) == pytest.approx(0.1)
+    assert away(second, first) == pytest.approx(0.75)
+    assert away(parsed(CALL)) is None
+
+
+def away(now: Scrape, before: Scrape | None = None) -> float | None:
+    """Of the only place there is."""
+    (place,) = compare(now, before).places
+    return place.away
+
+
 @pytest.mark.parametrize(
-    "text", ["", "hello", "<html>", "up 1\n", '{"json": true}', "a{b=1} 2 3 4 5\n", "\x00"]
+    ("states", "worst"),
+    [
+        ({"a": "closed", "b": "open"}, "open"),
+        ({"a": "open", "b": "closed"}, "open"),
+        ({"a": "half_open", "b": "closed"}, "half_open"),
+        ({"a": "open", "b": "half_open"}, "open"),
+    ],
+)
+def test_of_several_clients_the_worst_is_shown(states: dict[str, str], worst: str) -> None:
+    """Of a circuit the state that lets least through, of a gate the one that opens last."""
+    text = "".join(sample("circuit_state", 1, state=state, client=client) for client, state in states.items())
+    text += sample("gate_closed_seconds", 5, client="a") + sample("gate_closed_seconds", 7, client="b")
+
+    (place,) = compare(parsed(text), None).places
+
+    assert (place.state, place.gate) == (worst, 7.0)
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
+@pytest.mark.parametrize("name", ["calls_total", "gate_closed_seconds", "call_duration_seconds_bucket"])
+def test_what_is_no_number_is_left_out(name: str, value: str) -> None:
+    """As if it were not there."""
+    labels = {"le": "1"} if name.endswith("_bucket") else {}
+    text = CALL + sample(name, value, **labels)
+
+    assert compare(parsed(text), None) == compare(parsed(CALL), None)
+
+
+def test_buckets_may_be_missing() -> None:
+    """Also the last of all."""
+    text = sample("call_duration_seconds_bucket", 10, le="1") + CALL
+
+    assert compare(parsed(text), None).median == pytest.approx(0.5)
+
+
+def test_a_thousand_models_take_no_time() -> None:
+    """Every sample is looked at a few times, not once for each model."""
+    looked = 0
+
+    class Series(dict[frozenset[tuple[str, str]], float]):
+        def items(self) -> Any:
+            nonlocal looked
+            looked += len(self)
+            return super().items()
+
+    bounds = ("0.1", "1", "+Inf")
+    one = {
+        name: Series(
+            (frozenset({("host", "h"), ("model", str(number)), ("le", bound)}), 1.0)
+            for number in range(1000)
+            for bound in bounds
+        )
+        for name in ("calls_total", "call_duration_seconds_bucket")
+    }
+
+    assert len(compare(Scrape(0.0, one), None).places) == 1000
+    assert looked < 20 * 3000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "<html>",
+        "up 1\n",
+        '{"json": true}',
+        "a{b=1} 2 3 4 5\n",
+        "\x00",
+        'gip_resilience_call_duration_seconds_bucket{le="abc"} 1\n',
+        'gip_resilience_call_duration_seconds_bucket{le="NaN"} 1\n',
+        "gip_resilience_call_duration_seconds_bucket 1\n",
+    ],
 )
 def test_what_is_no_scrape_of_ours(text: str) -> None:
     """Said in words."""
@@ -143,6 +259,16 @@ def test_names_cannot_speak_to_the_terminal() -> None:
 
     assert "\x1b" not in lines
     assert "\x07" not in lines
+
+
+def test_names_are_no_markup() -> None:
+    """Brackets are shown as they are, in the heading too."""
+    text = sample("calls_total", 1, host="[red]h[/red]", model="[/m]", code="ok", outcome="[/x]")
+
+    lines = "\n".join(frame(compare(parsed(text), None), 120))
+
+    for name in ("[red]h[/red]", "[/m]", "[/x]"):
+        assert name in lines
 
 
 # ---- drawing ---------------------------------------------------------------------------------------------
@@ -168,6 +294,23 @@ def test_a_frame_fits(width: int, height: int, models: int) -> None:
     if rest:
         shown = sum("model-" in line for line in lines)
         assert f"and {models - shown} more" in rest[0]
+
+
+def test_a_frame_says_how_much_was_tried_again_and_what_broke() -> None:
+    """Retries, breaks of streams by code, and the share of the time that a circuit was not closed."""
+    text = (
+        CALL
+        + "gip_resilience_retries_total 3\n"
+        + sample("stream_breaks_total", 7, code="stream_stalled", action="fail")
+        + sample("circuit_state", 1, state="open")
+        + sample("circuit_state_seconds_total", 30, state="open")
+        + sample("circuit_state_seconds_total", 70, state="closed")
+    )
+
+    said = "\n".join(frame(compare(parsed(text), None), 110))
+
+    for part in ("retries 3", "broken by:  stream_stalled 7", "not closed", "30%"):
+        assert part in said
 
 
 def test_a_frame_says_what_is_wrong_with_its_source(registry: CollectorRegistry) -> None:
@@ -242,27 +385,178 @@ def test_a_wrong_answer(
     assert said.count("\n") == 1
 
 
+def test_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same; the query of the URL, which may hold a key, is not said."""
+    assert main(["top", "127.0.0.1:9/metrics?token=hunter2", "--once"]) == 1
+
+    said = capsys.readouterr().err
+    assert "refused" in said
+    assert "nor is there a file" in said
+    assert "hunter2" not in said
+
+
 @pytest.mark.parametrize(
-    ("source", "words"),
+    "source",
     [
-        ("127.0.0.1:9", "refused"),
-        ("ftp://127.0.0.1/x", "expected a file that exists, or a URL"),
-        ("http://", "expected a file that exists, or a URL"),
+        "ftp://127.0.0.1/x",
+        "file:///etc/hostname",
+        "http://",
+        "http://[::1",
+        "http://127.0.0.1:abc",
+        "127.0.0.1:99999",
+        "/no/such/file",
+        "./no-such-file.txt",
+        "~/no-such-file",
+        "two words",
+        "\x00",
+        ".",
     ],
 )
-def test_no_answer(source: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same."""
-    assert main(["top", source, "--once"]) == 1
-    assert words in capsys.readouterr().err
+def test_neither_a_file_nor_a_url(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage, in one line."""
+    assert main(["top", source, "--once"]) == 2
+    said = capsys.readouterr().err
+    assert "expected a file that exists, or a URL" in said
+    assert said.count("\n") == 1
+    assert "\x00" not in said
+
+
+def test_a_password_in_a_url_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not supported, and not shown."""
+    assert main(["top", "http://someone:hunter2@127.0.0.1:9100", "--once"]) == 2
+    assert "hunter2" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"hello\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\nshort", "breaks off"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "breaks off"),
+        (b"HTTP/1.1 500 \x1b[2Jno\r\ncontent-length: 0\r\n\r\n", "HTTP Error 500: ?[2Jno"),
+        (b"", "breaks off"),
+    ],
+)
+def test_an_answer_that_is_none(answer: bytes, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No more than a line about it, which cannot speak to the terminal."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reply() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        code = main(["top", f"127.0.0.1:{server.getsockname()[1]}", "--once"])
+        thread.join(10)
+
+    said = capsys.readouterr().err
+    assert code == 1
+    assert words in said
+    assert "\x1b" not in said
+    assert said.count("\n") == 1
+
+
+def test_an_answer_that_comes_too_slowly(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole of it has a time limit, not each byte alone."""
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+    hours = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr(top.time, "monotonic", lambda: float(next(hours)))
+    try:
+        assert main(["top", f"127.0.0.1:{server.server_port}", "--once"]) == 1
+    finally:
+        monkeypatch.undo()
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+    assert "takes longer than 5 s" in capsys.readouterr().err
+
+
+# ---- watching --------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_goes_away_and_comes_back() -> None:
+    """What was seen last stays, with since when; then it goes on, over the time in between."""
+    lost = CommandError("refused")
+    answers: list[Scrape | CommandError] = [
+        parsed(CALL, 2.0),
+        lost,
+        lost,
+        parsed(CALL.replace(" 4", " 10"), 8.0),
+    ]
+    times = iter(["12:00:00", "12:00:02"])
+
+    def fetch() -> Scrape:
+        answer = answers.pop(0)
+        if isinstance(answer, CommandError):
+            raise answer
+        return answer
+
+    seen = list(islice(top.watched(fetch, parsed(CALL, 0.0), lambda: next(times)), 5))
+
+    assert [note for _, note in seen] == ["", "", *["no answer since 12:00:00"] * 2, ""]
+    assert [(view.span, view.total) for view, _ in seen] == [(None, 4), (2, 0), (2, 0), (2, 0), (6, 6)]
+
+
+def test_it_is_left_by_an_interrupt(registry: CollectorRegistry) -> None:
+    """On a terminal, quietly."""
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+    ours, theirs = pty.openpty()
+    program = (
+        "import signal, sys; from gip_resilience.cli import main\n"
+        # Where tests run in the background of a shell, interrupts are ignored unless one asks for them.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.exit(main(['top', '127.0.0.1:{server.server_port}', '--interval', '60']))\n"
+    )
+    command = [sys.executable, "-c", program]
+    seen = b""
+    try:
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+        process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment)
+        os.close(theirs)
+        while b"slow" not in seen:  # a model, in the last lines of a frame
+            seen += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # how a terminal says that nobody is left at the other end
+            while os.read(ours, 65536):
+                pass
+        _, said = process.communicate(timeout=20)
+    finally:
+        os.close(ours)
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+    assert (process.returncode, said) == (0, b"")
 
 
 @pytest.mark.parametrize("interval", ["0", "x", "1e9"])
-def test_a_wrong_interval(interval: str) -> None:
+def test_a_wrong_interval(interval: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Is wrong usage."""
     with pytest.raises(SystemExit) as ended:
         main(["top", "x", "--interval", interval])
 
     assert ended.value.code == 2
+    assert "expected a number from 0.1 to 3600" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", ["-5", "0", "19", "1e9", "x"])
+def test_a_wrong_width(width: str) -> None:
+    """The same."""
+    with pytest.raises(SystemExit) as ended:
+        main(["top", "x", "--width", width])
+
+    assert ended.value.code == 2
+
+
+def test_a_picture_that_cannot_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says why."""
+    assert main(["top", str(SCRAPE), "--svg", str(tmp_path / "no" / "such.svg")]) == 1
+    assert "such.svg: No such file or directory" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,7 @@ def _requests(view: View) -> Text:
     return _line(
         "requests",
         f"{_rate(view.sent, view)} ({per_call:.2f} per call)",
+        f"retries {_rate(view.retries, view)}",
         *gave_up,
         *(codes or ["no failures"]),
     )
@@ -108,7 +109,8 @@ def _streams(view: View) -> Text | None:
         "unguarded",
     )
     parts = [_counted(name, view.streams, view) for name in order if view.streams.get(name)]
-    return _line("streams", *parts) if parts else None
+    codes = [f"{code} {_rate(count, view)}" for code, count in view.breaks.items()]
+    return _line("streams", *parts, *(["broken by:", *codes] if codes else [])) if parts or codes else None
 
 
 def _counted(name: str, counts: Mapping[str, float], view: View) -> tuple[str, str]:
@@ -117,14 +119,17 @@ def _counted(name: str, counts: Mapping[str, float], view: View) -> tuple[str, s
 
 def _places(view: View, width: int, room: int) -> RenderableType:
     table = Table(box=None, width=width, pad_edge=False, header_style="dim", padding=(0, 1))
+    wide = width >= 100
     hosts = {place.host for place in view.places}
     alone = len(hosts) == 1
-    table.add_column("".join(hosts) if alone else "host / model", overflow="ellipsis", no_wrap=True, ratio=1)
+    heading = Text("".join(hosts) if alone else "host / model")
+    table.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=1)
     table.add_column("circuit", no_wrap=True)
+    if wide:
+        table.add_column("not closed", justify="right", no_wrap=True)
     table.add_column("calls", justify="right", no_wrap=True)
     table.add_column("failed", justify="right", no_wrap=True)
     table.add_column("95%", justify="right", no_wrap=True)
-    wide = width >= 100
     table.add_column("gate", justify="right", no_wrap=True)
     table.add_column("budget", justify="right", no_wrap=True)
     if wide:
@@ -136,8 +141,9 @@ def _places(view: View, width: int, room: int) -> RenderableType:
     rest = view.places[len(shown) :]
     if rest:
         calls, failed = sum(place.calls for place in rest), sum(place.failed for place in rest)
-        cells = [f"and {len(rest)} more", "", _rate(calls, view), _rate(failed, view), "", "", ""]
-        table.add_row(*cells, *([""] if wide else []), style="dim")
+        cells = [_rate(calls, view), _rate(failed, view), "", "", ""]
+        blank = [""] if wide else []
+        table.add_row(f"and {len(rest)} more", "", *blank, *cells, *blank, style="dim")
     return table
 
 
@@ -150,6 +156,7 @@ def _row(place: Place, view: View, *, wide: bool) -> list[RenderableType]:
         gate = seconds(place.gate) + (f" ({place.waiting:.0f} wait)" if place.waiting else "")
     cells: list[RenderableType] = [
         Text(name, style=style),
+        *([_share(place.away)] if wide else []),
         _rate(place.calls, view),
         Text(_rate(place.failed, view), style="red" if place.failed else "dim"),
         seconds(place.slow) if place.calls else "",
@@ -159,3 +166,10 @@ def _row(place: Place, view: View, *, wide: bool) -> list[RenderableType]:
     if wide:
         cells.append(Text(", ".join(f"{code} {_rate(count, view)}" for code, count in place.codes[:4])))
     return cells
+
+
+def _share(value: float | None) -> str:
+    """Of a time; nothing where there was none."""
+    if value is None or value < 0.0005:  # or what is left over from a subtraction
+        return ""
+    return f"{value:.0%}" if value >= 0.005 else "< 1%"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gip_resilience.snapshots import SECONDS, Histogram
+from gip_resilience.snapshots import Histogram
 from gip_resilience.target import clean_name
 
 if TYPE_CHECKING:
@@ -46,19 +47,33 @@ class Scrape:
         """The sum of all of a metric's samples."""
         return sum(self.samples.get(name, {}).values())
 
-    def histogram(self, name: str, where: Where) -> Histogram:
-        """Of a place, not cumulative."""
-        upper: dict[float, float] = defaultdict(float)
-        for key, value in self.samples.get(name + "_bucket", {}).items():
+    def peaks(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """The largest of a metric's samples by some of its labels."""
+        found: dict[tuple[str, ...], float] = {}
+        for key, value in self.samples.get(name, {}).items():
             named = dict(key)
-            if (named.get("host", ""), named.get("model", "")) == where:
-                upper[float(named.get("le", "inf"))] += value
-        counts, below = [], 0.0
-        for bound in sorted(upper):
-            counts.append(int(upper[bound] - below))
-            below = upper[bound]
-        bounds = tuple(sorted(bound for bound in upper if bound != float("inf")))
-        return Histogram(bounds or SECONDS, tuple(counts) or (0,) * (len(SECONDS) + 1), 0.0)
+            of = tuple(named.get(label, "") for label in labels)
+            found[of] = max(value, found.get(of, value))
+        return found
+
+    def histograms(self, name: str, *labels: str) -> dict[tuple[str, ...], Histogram]:
+        """Of a metric by some of its labels, not cumulative; without the sums of values."""
+        upper: dict[tuple[str, ...], dict[float, float]] = defaultdict(dict)
+        for (*of, bound), value in self.sums(name + "_bucket", *labels, "le").items():
+            below = upper[tuple(of)]
+            below[float(bound)] = below.get(float(bound), 0.0) + value
+        return {of: _spread(below) for of, below in upper.items()}
+
+
+def _spread(upper: Mapping[float, float]) -> Histogram:
+    """Of how many values lie below each bound."""
+    bounds = tuple(sorted(bound for bound in upper if bound != math.inf))
+    counts, below = [], 0.0
+    for bound in (*bounds, math.inf):
+        most = max(below, upper.get(bound, below))  # a bucket that is not there has nothing of its own
+        counts.append(int(most - below))
+        below = most
+    return Histogram(bounds, tuple(counts), 0.0)
 
 
 def read(text: str, at: float, parse: Callable[[str], Iterable[object]]) -> Scrape:
@@ -76,7 +91,9 @@ def read(text: str, at: float, parse: Callable[[str], Iterable[object]]) -> Scra
     try:
         for family in parse(text):
             for name, labels, value, *_ in family.samples:  # type: ignore[attr-defined]  # a metric of theirs
-                if name.startswith(PREFIX) and not name.endswith("_created"):
+                if name.startswith(PREFIX) and not name.endswith("_created") and math.isfinite(value):
+                    if name.endswith("_bucket") and math.isnan(float(labels["le"])):
+                        raise ValueError("no bound")
                     key = frozenset((label, clean_name(text)) for label, text in labels.items())
                     series = samples.setdefault(name.removeprefix(PREFIX), {})
                     series[key] = series.get(key, 0.0) + value
@@ -94,7 +111,8 @@ class Place:
     Attributes:
         host: whom calls go to.
         model: which model.
-        state: of its circuit; empty without one.
+        state: of its circuit; empty without one. Of several clients' that which lets least through.
+        away: the share of the time that its circuit was not closed; ``None`` if nobody knows.
         forced: who overruled it; empty if nobody did.
         calls: calls that ended.
         failed: of them those that failed or were refused.
@@ -110,6 +128,7 @@ class Place:
     host: str
     model: str
     state: str
+    away: float | None
     forced: str
     calls: float
     failed: float
@@ -145,6 +164,7 @@ class View:
         refusals: by reason.
         shadowed: by guard.
         streams: by what happened.
+        breaks: of streams, by code.
         places: the worst first.
     """
 
@@ -160,6 +180,7 @@ class View:
     refusals: Mapping[str, float]
     shadowed: Mapping[str, float]
     streams: Mapping[str, float]
+    breaks: Mapping[str, float]
     places: tuple[Place, ...] = field(default_factory=tuple)
 
     @property
@@ -180,7 +201,7 @@ def compare(now: Scrape, before: Scrape | None) -> View:
         before = None
     since = now if before is None else _difference(now, before)
     calls = since.sums("calls_total", "outcome")
-    overall = _everywhere(since)
+    overall = since.histograms("call_duration_seconds").get((), _NOTHING)
     return View(
         span=None if before is None else now.at - before.at,
         calls=_flat(calls),
@@ -194,6 +215,7 @@ def compare(now: Scrape, before: Scrape | None) -> View:
         refusals=_flat(since.sums("refusals_total", "reason")),
         shadowed=_flat(since.sums("shadow_refusals_total", "guard")),
         streams=_flat(since.sums("streams_total", "event")),
+        breaks=_flat(since.sums("stream_breaks_total", "code")),
         places=tuple(sorted(_places(since, now), key=lambda place: place.trouble, reverse=True)),
     )
 
@@ -209,11 +231,14 @@ def _began_anew(now: Scrape, before: Scrape) -> bool:
 
 
 def _difference(now: Scrape, before: Scrape) -> Scrape:
-    """Of everything; what is no count is not read off it."""
+    """Of everything; what is no count is not read off it. A count that went down began anew, and counts in full."""
     samples = {}
     for name, series in now.samples.items():
         earlier = before.samples.get(name, {})
-        samples[name] = {key: value - earlier.get(key, 0.0) for key, value in series.items()}
+        samples[name] = {
+            key: value - earlier[key] if earlier.get(key, math.inf) <= value else value
+            for key, value in series.items()
+        }
     return Scrape(now.at, samples)
 
 
@@ -227,12 +252,33 @@ def _waits(since: Scrape) -> dict[str, tuple[float, float]]:
     return {key[0]: (count, totals.get(key, 0.0)) for key, count in sorted(counts.items()) if count > 0}
 
 
-def _everywhere(since: Scrape) -> Histogram:
-    sums: dict[float, float] = defaultdict(float)
-    for (bound,), value in since.sums("call_duration_seconds_bucket", "le").items():
-        sums[float(bound or "inf")] += value
-    merged = {frozenset({("le", str(bound))}): value for bound, value in sums.items()}
-    return Scrape(since.at, {"x_bucket": merged}).histogram("x", ("", ""))
+_NOTHING = Histogram((), (0,), 0.0)
+_SHUT = ("closed", "half_open", "open")
+"""States by how little they let through."""
+
+
+def _states(now: Scrape) -> dict[tuple[str, ...], str]:
+    found: dict[tuple[str, ...], str] = {}
+    for (host, model, state), value in now.peaks("circuit_state", "host", "model", "state").items():
+        if value > 0 and _shut(state) > _shut(found.get((host, model), "")):
+            found[host, model] = state
+    return found
+
+
+def _shut(state: str) -> int:
+    return _SHUT.index(state) + 1 if state in _SHUT else bool(state)
+
+
+def _away(since: Scrape) -> dict[tuple[str, ...], float]:
+    """The share of the time that circuits were not closed."""
+    closed: dict[tuple[str, ...], float] = defaultdict(float)
+    total: dict[tuple[str, ...], float] = defaultdict(float)
+    for (host, model, state), spent in since.sums(
+        "circuit_state_seconds_total", "host", "model", "state"
+    ).items():
+        total[host, model] += spent
+        closed[host, model] += spent if state == "closed" else 0.0
+    return {where: 1.0 - closed[where] / spent for where, spent in total.items() if spent > 0}
 
 
 def _places(since: Scrape, now: Scrape) -> list[Place]:
@@ -243,17 +289,14 @@ def _places(since: Scrape, now: Scrape) -> list[Place]:
         if outcome in {"failure", "refused"}:
             failed[host, model] += value
     sent = since.sums("attempts_total", *where)
-    states = {
-        (host, model): state
-        for (host, model, state), value in now.sums("circuit_state", *where, "state").items()
-        if value > 0
-    }
+    states, away = _states(now), _away(since)
+    spreads = since.histograms("call_duration_seconds", *where)
     forced = {
         (host, model): control
         for (host, model, control), value in now.sums("circuit_forced", *where, "control").items()
         if value > 0
     }
-    gates = now.sums("gate_closed_seconds", *where)
+    gates = now.peaks("gate_closed_seconds", *where)
     waiting = now.sums("gate_waiters", *where)
     tokens = now.sums("budget_tokens", *where)
     codes: dict[tuple[str, ...], list[tuple[str, float]]] = defaultdict(list)
@@ -261,14 +304,15 @@ def _places(since: Scrape, now: Scrape) -> list[Place]:
         if code != "ok" and value > 0:
             codes[host, model].append((code, value))
     found = []
-    for key in sorted({*calls, *sent, *states, *gates}):
+    for key in sorted({*calls, *sent, *states, *away, *gates}):
         host, model = key
-        spread = since.histogram("call_duration_seconds", (host, model))
+        spread = spreads.get(key, _NOTHING)
         found.append(
             Place(
                 host,
                 model,
-                states.get((host, model), ""),
+                states.get(key, ""),
+                away.get(key),
                 forced.get((host, model), ""),
                 calls.get(key, 0.0),
                 failed[host, model],

@@ -5,9 +5,12 @@ What is shown are rates between two scrapes; of a file, or with ``--once``, coun
 
 from __future__ import annotations
 
+import argparse
 import io
+import sys
 import time
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
@@ -15,11 +18,11 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from gip_resilience.cli.output import CommandError
-from gip_resilience.cli.scrape import NotAScrapeError, Scrape, compare, read
+from gip_resilience.cli.scrape import NotAScrapeError, Scrape, View, compare, read
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from http.client import HTTPResponse
 
     from rich.console import Console
 
@@ -27,7 +30,13 @@ MAX_SIZE = 10 << 20
 """Bytes of a scrape that are read; a thousand models take less than one of these ten megabytes."""
 
 TIMEOUT = 5.0
-"""Seconds a scrape may take."""
+"""Seconds without a byte, and seconds that a whole answer may take."""
+
+WRONG_USAGE = 2
+
+
+class WrongSourceError(CommandError):
+    """What was given is no place to read from, whatever is running."""
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -42,87 +51,141 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--once", action="store_true", help="show one scrape and end")
     parser.add_argument("--svg", metavar="FILE", help="save one frame as a picture, and end")
-    parser.add_argument("--width", type=int, default=0, metavar="COLUMNS", help="instead of the terminal's")
+    parser.add_argument(
+        "--width", type=_columns, default=0, metavar="COLUMNS", help="20 to 1000, instead of the terminal's"
+    )
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0.1 <= value <= 3600.0:
-        raise ValueError(text)
-    return value
+    return _between(text, 0.1, 3600.0)
+
+
+def _columns(text: str) -> int:
+    return int(_between(text, 20, 1000))
+
+
+def _between(text: str, least: float, most: float) -> float:
+    with suppress(ValueError):
+        if least <= float(text) <= most:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number from {least:g} to {most:g}, got {text!r}")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     try:
+        return _run(arguments)
+    except WrongSourceError as problem:
+        print(f"gip-resilience top: {problem}", file=sys.stderr)
+        return WRONG_USAGE
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
         from rich.console import Console
     except ImportError:
         raise CommandError("needs rich: pip install 'gip-resilience[cli]'") from None
     fetch = fetcher(arguments.source)
+    source = shown(arguments.source)
     console = Console(width=arguments.width or None)
     first = fetch()
     if arguments.svg:
         console = Console(width=arguments.width or 100, record=True, file=io.StringIO(), force_terminal=True)
-        show(console, first, None, arguments.source, height=60)
+        show(console, first, source, height=60)
         picture = console.export_svg(title="gip-resilience top", unique_id="top")
-        Path(arguments.svg).write_text(picture, encoding="utf-8")
+        try:
+            Path(arguments.svg).write_text(picture, encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"{arguments.svg}: {error.strerror}") from None
         return 0
-    if arguments.once or not console.is_terminal or not _is_url(arguments.source):
-        show(console, first, None, arguments.source, height=1000)
+    if arguments.once or not console.is_terminal or _is_file(arguments.source):
+        show(console, first, source, height=1000)
         return 0
     with suppress(KeyboardInterrupt):  # how it is left
-        _watch(console, fetch, first, arguments.source, arguments.interval)
+        _watch(console, watched(fetch, first), source, arguments.interval)
     return 0
 
 
-def show(console: Console, now: Scrape, before: Scrape | None, source: str, *, height: int) -> None:
-    """Print one frame."""
+def show(console: Console, now: Scrape, source: str, *, height: int) -> None:
+    """Print one frame of what was counted since the process began."""
     from gip_resilience.cli.board import draw
 
-    console.print(draw(compare(now, before), source, width=console.width, height=height))
+    console.print(draw(compare(now, None), source, width=console.width, height=height))
 
 
-def _watch(
-    console: Console, fetch: Callable[[], Scrape], first: Scrape, source: str, interval: float
-) -> None:
+def watched(
+    fetch: Callable[[], Scrape],
+    first: Scrape,
+    say_time: Callable[[], str] = lambda: time.strftime("%H:%M:%S"),
+) -> Iterator[tuple[View, str]]:
+    """What is seen scrape by scrape, without end, and what is wrong with the source.
+
+    Where there is no answer the last that was seen stays.
+
+    Args:
+        fetch: makes another scrape.
+        first: the one that is there.
+        say_time: the time of day.
+    """
+    before: Scrape | None = None
+    now, note = first, ""
+    while True:
+        yield compare(now, before), note
+        try:
+            before, now, note = now, fetch(), ""
+        except CommandError:
+            note = note or f"no answer since {say_time()}"
+
+
+def _watch(console: Console, views: Iterator[tuple[View, str]], source: str, interval: float) -> None:
     from rich.live import Live
 
     from gip_resilience.cli.board import draw
 
-    before: Scrape | None = None
-    now, note = first, ""
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            view = compare(now, before)
-            live.update(
-                draw(view, source, width=console.width, height=console.height, note=note), refresh=True
-            )
-            time.sleep(interval)  # noqa: TID251 - a command's own loop, which no test runs through
-            try:
-                before, now, note = now, fetch(), ""
-            except CommandError:
-                note = note or f"no answer since {time.strftime('%H:%M:%S')}"
+        for view, note in views:
+            frame = draw(view, source, width=console.width, height=console.height, note=note)
+            live.update(frame, refresh=True)
+            time.sleep(interval)  # noqa: TID251 - a command's own loop; what it does in between is `watched`
 
 
-def _is_url(source: str) -> bool:
-    """Whatever is no file."""
-    return not Path(source).is_file()
+def _is_file(source: str) -> bool:
+    """A pipe is one, too: what a shell makes of ``<(command)``."""
+    try:
+        return Path(source).exists() and not Path(source).is_dir()
+    except (OSError, ValueError):  # too long for a file's name, or impossible in one
+        return False
+
+
+def shown(source: str) -> str:
+    """The source as it may be seen: nothing that speaks to a terminal, no query."""
+    if not _is_file(source):
+        source = source.partition("?")[0]
+    return _printable(source)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def fetcher(source: str, clock: Callable[[], float] = time.monotonic) -> Callable[[], Scrape]:
     """What fetches a scrape from there.
 
     Raises:
+        WrongSourceError: it is neither a file nor a URL.
         CommandError: from what it returns, when there is no answer, or none of ours.
     """
     parse, parse_open = _parsers()
-    where = _url(source) if _is_url(source) else source
+    is_file = _is_file(source)
+    url = "" if is_file else _url(source)
+    where = shown(url or source)
+    hint = "" if is_file or "://" in source else f" (nor is there a file {shown(source)})"
 
     def fetch() -> Scrape:
-        if not _is_url(source):
-            text, kind = _load(source), ""
-        else:
-            text, kind = _get(where)
+        try:
+            text, kind = (_load(source), "") if is_file else _get(url)
+        except CommandError as error:
+            raise CommandError(f"{where}: {error}{hint}") from None
         at = clock()
         openly = "openmetrics" in kind or text.rstrip().endswith("# EOF")
         try:
@@ -143,36 +206,62 @@ def _parsers() -> tuple[Any, Any]:
 
 
 def _url(source: str) -> str:
-    parts = urlsplit(source if "://" in source else f"http://{source}")
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        raise CommandError(f"{source}: expected a file that exists, or a URL of http or https")
+    wrong = WrongSourceError(f"{shown(source)}: expected a file that exists, or a URL of http or https")
+    try:
+        parts = urlsplit(source if "://" in source else f"http://{source}")
+        if parts.username or parts.password:  # not to be shown
+            raise WrongSourceError("a URL with a user or a password is not supported")
+        good = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+    except ValueError:  # a port that is none, half an address
+        raise wrong from None
+    blank = any(c.isspace() or not c.isprintable() for c in source)
+    if not good or blank or (parts.hostname or "").startswith(".") or source.startswith("~"):
+        raise wrong
     return urlunsplit(parts if parts.path.strip("/") else parts._replace(path="/metrics"))
 
 
 def _get(url: str) -> tuple[str, str]:
+    ends = time.monotonic() + TIMEOUT
     try:
         with urlopen(Request(url, headers={"Accept": "text/plain"}), timeout=TIMEOUT) as answer:  # noqa: S310 - http or https, as was seen
-            body = answer.read(MAX_SIZE + 1)
+            body = _body(answer, ends)
             kind = answer.headers.get("content-type", "")
     except URLError as error:
-        raise CommandError(f"{url}: {error.reason if not hasattr(error, 'code') else error}") from None
+        raise CommandError(_printable(str(error if hasattr(error, "code") else error.reason))) from None
+    except HTTPException as error:
+        raise CommandError(f"the answer is not HTTP, or breaks off ({type(error).__name__})") from None
     except (OSError, ValueError) as error:
-        raise CommandError(f"{url}: {str(error) or type(error).__name__}") from None
-    return _text(body, url), kind
+        raise CommandError(_printable(str(error)) or type(error).__name__) from None
+    return _text(body), kind
+
+
+def _body(answer: HTTPResponse, ends: float) -> bytes:
+    """All of it, or a byte more than may be read."""
+    body = bytearray()
+    while len(body) <= MAX_SIZE:
+        part = answer.read1(1 << 16)
+        if not part:
+            if answer.length:  # what was promised and did not come
+                raise CommandError("the answer breaks off")
+            break
+        body += part
+        if time.monotonic() > ends:
+            raise CommandError(f"the answer takes longer than {TIMEOUT:g} s")
+    return bytes(body)
 
 
 def _load(source: str) -> str:
     try:
         with Path(source).open("rb") as file:
-            return _text(file.read(MAX_SIZE + 1), source)
+            return _text(file.read(MAX_SIZE + 1))
     except OSError as error:
-        raise CommandError(f"{source}: {error.strerror}") from None
+        raise CommandError(str(error.strerror)) from None
 
 
-def _text(body: bytes, where: str) -> str:
+def _text(body: bytes) -> str:
     if len(body) > MAX_SIZE:
-        raise CommandError(f"{where}: more than {MAX_SIZE >> 20} MiB")
+        raise CommandError(f"more than {MAX_SIZE >> 20} MiB")
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise CommandError(f"{where}: not what Prometheus scrapes (not UTF-8)") from None
+        raise CommandError("not what Prometheus scrapes (not UTF-8)") from None
