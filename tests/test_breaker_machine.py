@@ -319,4 +319,5 @@ def test_the_breaker_does_what_the_model_says() -> None:
         settings=settings(deadline=None, derandomize=True, max_examples=300, stateful_step_count=50),
     )
 
-    assert reached == set(TRANSITIONS)
+    others = {Cause.FLEET_OPENED, Cause.FLEET_CLOSED}  # where circuits are shared
+    assert reached == {(state, cause) for state, cause in TRANSITIONS if cause not in others}

@@ -248,6 +248,7 @@ def test_every_setting_is_compared() -> None:
         body=gr.BodyConfig(json_limit=9),
         stream=gr.StreamConfig(resume=("/events",)),
         observe=gr.ObserveConfig(max_codes=9),
+        store=gr.StoreConfig(quorum=9),
         deadline=9,
         max_elapsed=9,
         on_open="wait",

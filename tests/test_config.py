@@ -24,6 +24,7 @@ from gip_resilience.config import (
     GateConfig,
     ObserveConfig,
     Overrides,
+    StoreConfig,
     StreamConfig,
 )
 from gip_resilience.policy import DEFAULTS, Policy, ResolvedPolicy
@@ -135,6 +136,11 @@ FIELDS = [
     ("observe", "max_codes", 200),
     ("observe", "log_burst", 50),
     ("observe", "log_rate", 5.0),
+    ("store", "timeout", 0.05),
+    ("store", "interval", 0.5),
+    ("store", "quorum", 2),
+    ("store", "budget", "local"),
+    ("store", "budget_capacity", 50.0),
     ("", "deadline", None),
     ("", "max_elapsed", 120.0),
     ("", "on_open", "auto"),
@@ -162,6 +168,7 @@ def test_every_setting_is_in_the_table() -> None:
         "body": BodyConfig,
         "stream": StreamConfig,
         "observe": ObserveConfig,
+        "store": StoreConfig,
     }
     named = {(group, name) for group, kind in groups.items() for name in kind.__struct_fields__}
     named |= {("", name) for name in Config.__struct_fields__ if name not in groups and name != "policies"}
@@ -181,6 +188,7 @@ FULL = {
     "body": {"replay_limit": 0, "error_timeout": 1.5},
     "stream": {"resume": ["/events", "/v1/*"], "replay": "never", "marker": False, "idle_timeout": 90.0},
     "observe": {"max_models": 20, "log_rate": 0.5},
+    "store": {"timeout": 0.02, "quorum": 3, "budget": "fleet"},
     "deadline": 30.0,
     "max_elapsed": None,
     "on_open": "respond",
@@ -203,6 +211,7 @@ def full() -> Config:
         body=BodyConfig(replay_limit=0, error_timeout=1.5),
         stream=StreamConfig(resume=("/events", "/v1/*"), replay="never", marker=False, idle_timeout=90),
         observe=ObserveConfig(max_models=20, log_rate=0.5),
+        store=StoreConfig(timeout=0.02, quorum=3, budget="fleet"),
         deadline=30,
         max_elapsed=None,
         on_open="respond",

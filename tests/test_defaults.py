@@ -25,6 +25,7 @@ SWITCHES = {
     "stream.cursor": True,
     "stream.resume": (),
     "stream.replay": "auto",
+    "store.budget": "local",
     "policies": {},
     "on_open": "auto",
     "dialect": "auto",

@@ -238,6 +238,7 @@ EXAMPLES: dict[str, Any] = {
     "ResilienceError": gr.ResilienceError("failed"),
     "Retry": gr.Retry.BACKOFF,
     "Scope": gr.Scope.HOST,
+    "StoreConfig": gr.StoreConfig(),
     "StreamConfig": gr.StreamConfig(replay="always"),
     "StreamDivergedError": gr.StreamDivergedError("another answer"),
     "StreamInterruptedError": gr.StreamInterruptedError("broke off"),

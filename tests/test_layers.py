@@ -56,10 +56,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # What is read off requests and answers, the same for every client; what listens.
     ("above", "target", "_bodies", "_recording", "_multipart", "_answers", "_inflating"),
     ("_log_lines", "_log_limits", "logs"),
-    ("state", "memory"),
+    ("state", "memory", "_fleet_names", "_fleet_words", "_fleet_machines", "fleet"),
     ("_record", "engine"),
     ("_refusals", "drive", "resilience"),
-    # What tells others; each needs a library of its own.
+    # What tells others, and what asks them; each needs a library of its own.
     (
         "_otel_words",
         "_otel_metrics",
@@ -68,6 +68,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_prometheus_families",
         "_prometheus_shared",
         "prometheus",
+        "_redis_clients",
+        "_redis_asking",
+        "_redis_link",
+        "redis",
     ),
     ("_draining", "_flow", "_async_flow"),
     (
@@ -144,6 +148,9 @@ PURE = (
     "_splice",
     "_inflating",
     "_keys",
+    "_fleet_names",
+    "_fleet_words",
+    "_fleet_machines",
     "_names",
     "snapshots",
     "_log_lines",

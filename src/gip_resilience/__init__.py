@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         GateConfig,
         ObserveConfig,
         Overrides,
+        StoreConfig,
         StreamConfig,
     )
     from gip_resilience.errors import (
@@ -75,6 +76,7 @@ __all__ = [
     "ResilienceError",
     "Retry",
     "Scope",
+    "StoreConfig",
     "StreamConfig",
     "StreamDivergedError",
     "StreamInterruptedError",
@@ -106,6 +108,7 @@ _HOMES = {
         "GateConfig",
         "ObserveConfig",
         "Overrides",
+        "StoreConfig",
         "StreamConfig",
     ),
     "errors": (

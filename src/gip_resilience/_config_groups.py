@@ -268,3 +268,36 @@ class ObserveConfig(Settings, frozen=True, kw_only=True):
     max_codes: int = defaults.OBSERVE_MAX_NAMES
     log_burst: int = defaults.OBSERVE_LOG_BURST
     log_rate: float = defaults.OBSERVE_LOG_RATE
+
+
+class StoreConfig(Settings, frozen=True, kw_only=True):
+    """How processes share what they know (`gip_resilience.redis.RedisStore`). Without such a store it means nothing.
+
+    Attributes:
+        timeout: seconds that a call may wait for the store, where a question must be asked (who sends the probe);
+            after that the process decides alone. No other call waits for it at all.
+        interval: seconds between two reports of what became of this process's calls; by then a lost publication is
+            made good for, too.
+        quorum: processes that must see a circuit fail before the sum of all failures opens it for everybody.
+        budget: whether retries are paid for by each process (``"local"``) or also by the fleet as a whole
+            (``"fleet"``).
+        budget_capacity: retry tokens of a model, for the whole fleet.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "timeout": SECONDS,
+        "interval": POSITIVE,
+        "quorum": COUNT,
+        "budget": Choice("local", "fleet"),
+        "budget_capacity": SECONDS,
+    }
+    location: ClassVar[str] = "store"
+
+    timeout: float = defaults.STORE_TIMEOUT
+    interval: float = defaults.STORE_INTERVAL
+    quorum: int = defaults.STORE_QUORUM
+    budget: Literal["local", "fleet"] = "local"
+    budget_capacity: float = defaults.STORE_BUDGET_CAPACITY

@@ -36,7 +36,6 @@ from gip_resilience._splice import Splice
 from gip_resilience.config import Overrides
 from gip_resilience.drive import sign, uncovered
 from gip_resilience.recovery import UNKNOWN, asked
-from gip_resilience.target import credential_digest
 from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class BasePort:
         host = host_of(request)
         self.call: Call = brain.call(
             host,
-            credential_digest(noted.credential) if noted.credential else "",
+            brain.store.digest(noted.credential) if noted.credential else "",
             model_of(request, noted, kit),
             sdk=noted.sdk,
             single=noted.single,

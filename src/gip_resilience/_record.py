@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gip_resilience.gate import Held, Place
     from gip_resilience.hints import Hint
     from gip_resilience.metrics import Metrics
-    from gip_resilience.state import News, Permit, Refused, ScopeKey, Store
+    from gip_resilience.state import News, Pending, Permit, Refused, ScopeKey, Store
     from gip_resilience.taxonomy import Fact
 
 SHORTEST_TIMEOUT = 0.001
@@ -146,7 +146,7 @@ class Record:
         self._deadline = None if config.deadline is None else self.started + config.deadline
         self._permit: Permit | None = None
         self._place: Place | None = None
-        self._turned_away: Held | Refused | None = None
+        self._turned_away: Held | Refused | Pending | None = None
         self._attempts: list[Attempt] | None = None
         self._delays: dict[str, Iterator[float]] = {}
         self._failures: dict[str, int] = {}

@@ -29,7 +29,7 @@ from gip_resilience._requests_streams import streamed
 from gip_resilience._splice import Splice
 from gip_resilience.drive import sign, uncovered
 from gip_resilience.recovery import UNKNOWN, asked
-from gip_resilience.target import bare_url, credential_digest, look_at, model_in_body, model_in_path
+from gip_resilience.target import bare_url, look_at, model_in_body, model_in_path
 from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Port:
             model = model_in_body(body.encode() if isinstance(body, str) else body, noted.content_type)
         self.call = brain.call(
             host,
-            credential_digest(noted.credential) if noted.credential else "",
+            brain.store.digest(noted.credential) if noted.credential else "",
             model or model_in_path(url.path),
             sdk=noted.sdk,
             single=noted.single,

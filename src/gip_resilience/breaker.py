@@ -46,6 +46,9 @@ UNCOUNTED = -1
 SHADOWED = -2
 """The ticket of a call that a circuit in ``metrics_only`` mode lets through, and would have refused."""
 
+ASKED = -3
+"""Not a ticket: this caller would be the probe, and others are being asked whether one of them is already."""
+
 
 class State(StrEnum):
     """Where a circuit stands."""
@@ -67,6 +70,10 @@ class Cause(StrEnum):
     """The open time is over and a caller came."""
     PROBE_FAILED = "probe failed"
     PROBE_SUCCEEDED = "probe succeeded"
+    FLEET_OPENED = "fleet opened"
+    """Other processes found it out."""
+    FLEET_CLOSED = "fleet closed"
+    """Another process's probe succeeded."""
     RESET = "reset"
     """An operator's word."""
 
@@ -78,9 +85,13 @@ TRANSITIONS: Mapping[tuple[State, Cause], State] = MappingProxyType(
         (State.CLOSED, Cause.SLOW_CALLS): State.OPEN,
         (State.CLOSED, Cause.CONSECUTIVE): State.OPEN,
         (State.OPEN, Cause.PROBE): State.HALF_OPEN,
+        (State.CLOSED, Cause.FLEET_OPENED): State.OPEN,
+        (State.OPEN, Cause.FLEET_CLOSED): State.CLOSED,
         (State.OPEN, Cause.RESET): State.CLOSED,
         (State.HALF_OPEN, Cause.PROBE_FAILED): State.OPEN,
         (State.HALF_OPEN, Cause.PROBE_SUCCEEDED): State.CLOSED,
+        (State.HALF_OPEN, Cause.FLEET_OPENED): State.OPEN,
+        (State.HALF_OPEN, Cause.FLEET_CLOSED): State.CLOSED,
         (State.HALF_OPEN, Cause.RESET): State.CLOSED,
     }
 )
@@ -141,10 +152,11 @@ class Window:
     Recording is O(1); the sum over the buckets is taken only when there is a reason to open.
     """
 
-    __slots__ = ("_calls", "_failures", "_slow", "_stamps", "_width")
+    __slots__ = ("_calls", "_failures", "_past_calls", "_past_failures", "_slow", "_stamps", "_width")
 
     def __init__(self, length: float, buckets: int) -> None:
         self._width = length / buckets
+        self._past_calls = self._past_failures = 0
         self._stamps = [-1] * buckets
         self._calls = [0] * buckets
         self._failures = [0] * buckets
@@ -155,6 +167,8 @@ class Window:
         stamp = int(now // self._width)
         slot = stamp % len(self._stamps)
         if self._stamps[slot] != stamp:
+            self._past_calls += self._calls[slot]
+            self._past_failures += self._failures[slot]
             self._stamps[slot] = stamp
             self._calls[slot] = 0
             self._failures[slot] = 0
@@ -177,8 +191,12 @@ class Window:
                 slow += self._slow[slot]
         return calls, failures, slow
 
+    def tally(self) -> tuple[int, int]:
+        """(calls, failures) ever counted, whether they are still in the window or not."""
+        return self._past_calls + sum(self._calls), self._past_failures + sum(self._failures)
+
     def clear(self) -> None:
-        """Forget everything."""
+        """Let the window be empty."""
         self._stamps = [-1] * len(self._stamps)
 
 
@@ -248,6 +266,8 @@ class Breaker:
 
     def admit(self, now: float) -> int:
         """A ticket for one call, or `REFUSED`; `SHADOWED` for a call that only the mode lets through.
+
+        Where processes share their circuits it may also be `ASKED`.
 
         After the open time the first caller becomes the probe; everybody else is refused until that probe
         has reported, or has used up its lease.
@@ -395,6 +415,10 @@ class Breaker:
         if self.control is not Control.AUTO or self.state is State.CLOSED:
             return 0.0
         return max(0.0, self._until - now, self._probe_until - now)
+
+    def answer_due(self, now: float) -> float:  # noqa: ARG002 - for circuits that ask
+        """Seconds after which to come back when it was `ASKED`."""
+        return 0.0
 
     @property
     def at_rest(self) -> bool:

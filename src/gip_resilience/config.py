@@ -33,6 +33,7 @@ from gip_resilience._config_groups import (
     BudgetConfig,
     GateConfig,
     ObserveConfig,
+    StoreConfig,
     StreamConfig,
 )
 from gip_resilience.policy import (
@@ -60,6 +61,7 @@ __all__ = [
     "GateConfig",
     "ObserveConfig",
     "Overrides",
+    "StoreConfig",
     "StreamConfig",
 ]
 
@@ -104,6 +106,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         body: how much of a body is held.
         stream: what is done about event streams that break.
         observe: how much is remembered and said of what happens.
+        store: how processes share what they know.
         deadline: seconds for a whole call with all its attempts and waits, and with its body when that is read
             later; ``None`` for no limit. An awaiting client keeps it to the instant, a blocking one to within one
             read timeout (the client's own, or what is left if that is less).
@@ -127,6 +130,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         "body": Group(BodyConfig),
         "stream": Group(StreamConfig),
         "observe": Group(ObserveConfig),
+        "store": Group(StoreConfig),
         "deadline": LIMIT,
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
@@ -141,6 +145,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
     body: BodyConfig = BodyConfig()
     stream: StreamConfig = StreamConfig()
     observe: ObserveConfig = ObserveConfig()
+    store: StoreConfig = StoreConfig()
     deadline: float | None = defaults.DEADLINE
     max_elapsed: float | None = defaults.MAX_ELAPSED
     on_open: OnOpen = "auto"

@@ -38,7 +38,7 @@ from gip_resilience.events import (
     ShadowRefused,
 )
 from gip_resilience.gate import Held, Place
-from gip_resilience.state import Permit, Refused
+from gip_resilience.state import Pending, Permit, Refused
 from gip_resilience.taxonomy import Retry, Verdict
 
 if TYPE_CHECKING:
@@ -310,6 +310,8 @@ class Call(Record):
             answer = granted
         if isinstance(answer, Held):
             return self._hold(answer)
+        if isinstance(answer, Pending):
+            return self._await_answer(answer)
         return self._meet_open_circuit(answer)
 
     def _in_line(self) -> Place:
@@ -330,6 +332,13 @@ class Call(Record):
             return self._refuse("rate_limited", held.retry_after)
         self.tell(GateWaited(self.number, self.key.host, self.key.model, held.seconds))
         return self._pause(held.seconds, "gate")
+
+    def _await_answer(self, pending: Pending) -> Pause | Deliver | Refuse:
+        """Others are asked whether they probe already: a matter of milliseconds, and bounded by ``store.timeout``."""
+        self.tell_all(pending.news)
+        if self._too_late(self.world.monotonic(), pending.seconds):
+            return self._refuse("circuit_open", pending.seconds)
+        return self._pause(pending.seconds, "store")
 
     def _meet_open_circuit(self, refused: Refused) -> Pause | Deliver | Refuse:
         self.tell_all(refused.news)

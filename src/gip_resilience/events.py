@@ -108,7 +108,7 @@ class CallPaused(CallEvent, frozen=True):
 
     Attributes:
         seconds: how long.
-        reason: ``backoff``, ``hint``, ``gate`` or ``circuit``.
+        reason: ``backoff``, ``hint``, ``gate``, ``circuit`` or ``store`` (a matter of milliseconds).
     """
 
     seconds: float

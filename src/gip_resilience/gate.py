@@ -201,15 +201,20 @@ class Gate:
             self._guesses += 1
         else:
             length = min(hint, self._config.max_wait)
-            self._claimed = max(self._claimed, now + hint)
+        self.extend(now, length, 0.0 if hint is None else hint)
+        if news:
+            self.generation += 1
+        return news
+
+    def extend(self, now: float, length: float, claimed: float) -> None:
+        """Stay closed for *length* seconds at least; the server asked for *claimed*."""
+        if claimed > 0.0:
+            self._claimed = max(self._claimed, now + claimed)
         if length > 0.0 and (self.closed_at is None or now >= self.until):
             self.closed_at = now
         if now + length > self.until:
             self.until = now + length
             self._length = length
-        if news:
-            self.generation += 1
-        return news
 
     def exhaust(self, now: float, seconds: float, generation: int) -> None:
         """A call succeeded, and its answer says that the next within *seconds* would be refused.

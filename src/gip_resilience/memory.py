@@ -5,12 +5,15 @@ Nothing here belongs to an event loop, so threads, several asyncio loops and tri
 
 from __future__ import annotations
 
+import os
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, TypeVar
 
 from gip_resilience._keys import CircuitKey, ScopeKey
 from gip_resilience.breaker import (
+    ASKED,
     REFUSED,
     SHADOWED,
     UNCOUNTED,
@@ -33,7 +36,8 @@ from gip_resilience.events import (
     StateDegraded,
 )
 from gip_resilience.gate import Gate, Held, Place
-from gip_resilience.state import UNCHANGED, Permit, Refused, Reported
+from gip_resilience.state import UNCHANGED, Pending, Permit, Refused, Reported
+from gip_resilience.target import credential_digest
 from gip_resilience.taxonomy import Retry, Verdict
 
 if TYPE_CHECKING:
@@ -50,6 +54,40 @@ V = TypeVar("V")
 
 MAX_KEYS = 1024
 """Scopes, circuits and gates remembered at most, each: a client that invents model names must not grow us."""
+
+
+_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+_stores_lock = threading.Lock()
+
+
+def _keep_whole(store: MemoryStore) -> None:
+    """A fork in the middle of a change must not leave the child half of it, and a lock that nobody will release."""
+    with _stores_lock:
+        _stores.add(store)
+
+
+def _before_fork() -> None:
+    _stores_lock.acquire()
+    for store in _stores:
+        store._lock.acquire()  # noqa: SLF001 - our own class
+
+
+def _after_fork_in_parent() -> None:
+    for store in _stores:
+        store._lock.release()  # noqa: SLF001 - our own class
+    _stores_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for store in _stores:
+        store._in_child()  # noqa: SLF001 - our own class
+    _stores_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
 
 
 class _Line:
@@ -93,13 +131,18 @@ class MemoryStore:
         self._budgets: dict[str, Budget] = {}
         self._config: Config | None = None
         self._lost = 0
+        _keep_whole(self)
 
     def __repr__(self) -> str:
         return f"<MemoryStore scopes={len(self._lines)} circuits={len(self._circuits)}>"
 
+    def digest(self, credential: bytes) -> str:
+        """See `Store.digest`; the key of this process."""
+        return credential_digest(credential)
+
     def acquire(
         self, key: ScopeKey, config: Config, now: float, *, first: bool, place: Place | None = None
-    ) -> Permit | Held | Refused:
+    ) -> Permit | Held | Refused | Pending:
         """Gate first, then the circuits of the host and of the model. See `Store.acquire`."""
         with self._lock:
             line = self._lines.get(key)
@@ -287,7 +330,7 @@ class MemoryStore:
         if shared is None:
             shared = Budget(config.budget, now, factor=BUDGET_HOST_FACTOR)
             self._budgets[key.host] = shared
-        line = _Line(host, model, self._gate(key, config), Budget(config.budget, now, shared))
+        line = _Line(host, model, self._gate(key, config), self._new_budget(key, config, now, shared))
         self._lines[key] = line
         return line
 
@@ -296,15 +339,27 @@ class MemoryStore:
         name = key if config.gate.scope == "model" else ScopeKey(key.host, key.credential, "")
         gate = self._gates.get(name)
         if gate is None:
-            gate = self._gates[name] = Gate(config.gate)
+            gate = self._gates[name] = self._new_gate(name, config)
         return gate
+
+    def _new_gate(self, key: ScopeKey, config: Config) -> Gate:  # noqa: ARG002 - for stores that share it
+        """Needs the lock."""
+        return Gate(config.gate)
 
     def _circuit(self, key: CircuitKey, config: Config, now: float) -> Breaker:
         """Needs the lock."""
         breaker = self._circuits.get(key)
         if breaker is None:
-            breaker = self._circuits[key] = Breaker(config.breaker, now)
+            breaker = self._circuits[key] = self._new_circuit(key, config, now)
         return breaker
+
+    def _new_circuit(self, key: CircuitKey, config: Config, now: float) -> Breaker:  # noqa: ARG002 - as above
+        """Needs the lock."""
+        return Breaker(config.breaker, now)
+
+    def _new_budget(self, key: ScopeKey, config: Config, now: float, shared: Budget) -> Budget:  # noqa: ARG002 - as above
+        """Needs the lock."""
+        return Budget(config.budget, now, shared)
 
     def _degraded(self) -> StateDegraded:
         """Needs the lock."""
@@ -312,6 +367,10 @@ class MemoryStore:
         return StateDegraded(
             "memory", f"{lost} circuits or gates forgotten that were not at rest: too many names"
         )
+
+    def _in_child(self) -> None:
+        """The process was forked, and this is the child. The lock is held, and only this thread is left."""
+        self._lock = threading.Lock()
 
     def _forget(self, now: float) -> None:
         """Make room (needs the lock): second chance for scopes, then what no scope leads to and is at rest.
@@ -341,19 +400,23 @@ class MemoryStore:
         self._lost += _drop(self._gates, lambda gate: id(gate) not in gates and not gate.waiting, excess)
 
 
-def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refused:
+def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refused | Pending:
     """The host's circuit, then the model's (needs the store's lock)."""
     ticket = _admit(key, permit.host, permit, now, host=True)
+    if ticket == ASKED:
+        return Pending(CircuitKey(key.host), permit.host.answer_due(now), permit.news)
     if ticket == REFUSED:
         return Refused(CircuitKey(key.host), permit.host.retry_after(now), permit.news)
     permit.host_ticket = ticket
     if permit.model is None:
         return permit
     ticket = _admit(key, permit.model, permit, now, host=False)
-    if ticket == REFUSED:
+    if ticket in {REFUSED, ASKED}:
         # The host's slot must not stay taken by a call that is not made.
         permit.host.report(permit.host_ticket, Verdict.NEUTRAL, now)
         circuit = CircuitKey(key.host, key.model, key.part)
+        if ticket == ASKED:
+            return Pending(circuit, permit.model.answer_due(now), permit.news)
         return Refused(circuit, permit.model.retry_after(now), permit.news)
     permit.model_ticket = ticket
     return permit
@@ -362,7 +425,7 @@ def _pass_circuits(key: ScopeKey, permit: Permit, now: float) -> Permit | Refuse
 def _admit(key: ScopeKey, breaker: Breaker, permit: Permit, now: float, *, host: bool) -> int:
     before = breaker.state
     ticket = breaker.admit(now)
-    if before is State.CLOSED or ticket in {REFUSED, UNCOUNTED}:
+    if before is State.CLOSED or ticket in {REFUSED, ASKED, UNCOUNTED}:
         return ticket
     if ticket == SHADOWED:
         permit.news += (ShadowRefused(key.host, key.model, "circuit"),)

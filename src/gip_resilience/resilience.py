@@ -56,7 +56,8 @@ class Resilience:
         TypeError: ``config`` is not a `Config`, ``part`` cannot be called, or an observer observes nothing.
 
     Thread-safe and task-safe: one may serve threads, several asyncio loops and trio runs at once. It pickles
-    as its configuration and its ``part``: circuits, gates and counts belong to a process (and so do observers).
+    as its configuration and its ``part``, and with a store that processes share; circuits, gates and counts belong
+    to a process (and so do observers).
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Resilience:
             self.store, self.clock.monotonic, chance, self.metrics, self._announcer, self._dropped.append
         )
         self._reloading = threading.Lock()
-        for observer in observers:
+        for observer in (self.store, *observers):
             if callable(bind := getattr(observer, "bind", None)):
                 bind(self)
         if self._watch is not None and self._watch.reason:
@@ -103,11 +104,8 @@ class Resilience:
         return f"Resilience({self.config!r}, store={self.store!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (
-            type(self),
-            (self._watch or self.config,),
-            None if self._part is None else {"_part": self._part},
-        )
+        store = self.store if getattr(self.store, "travels", False) else None
+        return _remake, (type(self), self._watch or self.config, store, self._part)
 
     def reload(self, config: Config, *, source: str = "") -> None:
         """Put another configuration in force, for every call that starts from now on.
@@ -238,7 +236,7 @@ class Resilience:
 
         Args:
             host: host and, unless it is the scheme's own, port.
-            credential: a digest of the request's key; see `gip_resilience.target.credential_digest`.
+            credential: a digest of the request's key; see `gip_resilience.state.Store.digest`.
             model: the model's name, empty when the request does not say.
             sdk: whether an SDK above retries by itself and heeds ``x-should-retry``.
             single: whether that SDK is already retrying.
@@ -271,6 +269,15 @@ class Resilience:
             part = clean_name(label)
         key = ScopeKey(host, credential, model, part)
         return Call(self._world, config, key, sdk=sdk, single=single, asked=asked)
+
+
+def _remake(
+    kind: type[Resilience],
+    config: Config | ConfigWatch[Config],
+    store: Store | None,
+    part: Callable[[Target], str] | None,
+) -> Resilience:
+    return kind(config, store=store, part=part)
 
 
 def _require_config(config: object) -> Config:

@@ -96,7 +96,8 @@ class Snapshot:
         call_attempts: attempts per call, by (host, model).
         call_seconds: seconds from a call's start to its end, waits included, by (host, model).
         attempt_seconds: seconds from sending to the verdict (a stream's falls when it ends), by (host, model).
-        waits: seconds paused, by reason (``backoff``, ``hint``, ``gate``, ``circuit``).
+        waits: seconds paused, by reason (``backoff``, ``hint``, ``gate``, ``circuit``,
+            ``store``).
         wait_seconds: how long the pauses were, by reason.
         refusals: calls, or further attempts of them, that were not sent, by reason (``circuit_open``,
             ``rate_limited``, ``deadline``, ``budget``).

@@ -4,7 +4,8 @@ A store is asked four things: may this call go (`Store.acquire`), here is what b
 can a retry be afforded (`Store.withdraw`), and never mind (`Store.abandon`); and where a gate is closed, for a
 place in its line (`Store.queue`, `Store.leave`). The contract for every store, in memory or not:
 
-* it never raises and never waits: an answer about a remote state comes from a local copy;
+* it never raises and never waits: an answer about a remote state comes from a local copy, and where a question
+  must be asked it is asked in the background, and the caller told to come back (`Pending`);
 * no lock is held when a method returns, so none is ever held across a request or a pause;
 * nobody is woken: a caller that must wait is told how long, and asks again with its `Place` in the line;
 * what it notices on the way (a circuit that changed, a gate that closed) it returns as `News`, and whoever asked
@@ -42,6 +43,7 @@ __all__ = [
     "UNCHANGED",
     "CircuitKey",
     "News",
+    "Pending",
     "Permit",
     "Refused",
     "Reported",
@@ -120,15 +122,32 @@ class Reported(NamedTuple):
     open_for: float = 0.0
 
 
+class Pending(NamedTuple):
+    """Others are being asked, in the background; come back.
+
+    Attributes:
+        circuit: which one it is about.
+        seconds: after how long.
+        news: what was noticed on the way.
+    """
+
+    circuit: CircuitKey
+    seconds: float
+    news: tuple[News, ...] = ()
+
+
 UNCHANGED = Reported()
 
 
 class Store(Protocol):
     """What the engine asks. See the module's docstring for the contract."""
 
+    def digest(self, credential: bytes) -> str:
+        """What stands for a credential in a `ScopeKey`: keyed, so that it is of no use to whoever sees it."""
+
     def acquire(
         self, key: ScopeKey, config: Config, now: float, *, first: bool, place: Place | None = None
-    ) -> Permit | Held | Refused:
+    ) -> Permit | Held | Refused | Pending:
         """May a request for *key* be sent now?
 
         Args:
