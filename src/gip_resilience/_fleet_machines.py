@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gip_resilience._fleet_words import RATIO, TRIP, Question, milliseconds
+from gip_resilience._keys import CircuitKey
 from gip_resilience.breaker import ASKED, REFUSED, Breaker, Cause, Control, State, Transition
 from gip_resilience.budget import Budget
 from gip_resilience.gate import Gate
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from gip_resilience._fleet_names import Names
     from gip_resilience._fleet_words import CircuitState, GateState
-    from gip_resilience._keys import CircuitKey, ScopeKey
+    from gip_resilience._keys import ScopeKey
     from gip_resilience.config import BreakerConfig, BudgetConfig, GateConfig, StoreConfig
 
 SLACK: Final = 0.1
@@ -324,9 +325,11 @@ class SharedBreaker(Breaker):
         if not state.open:
             return self._follow_closed(state, now)
         self._kind = state.kind
-        if state.kind == RATIO and self._does_well(now):
-            if self._stands_apart:
-                return None
+        calls, failures, _ = self._window.totals(now)
+        well = self.state is State.CLOSED and failures < self._config.ratio * max(1, calls)
+        if state.kind == RATIO and well and self._stands_apart:
+            return None
+        if state.kind == RATIO and well and calls >= WELL:
             self._alone = True
         else:
             self._alone = self._stands_apart = False
@@ -353,10 +356,6 @@ class SharedBreaker(Breaker):
         self._leased_until = 0.0
         self.opened += 1
         return change
-
-    def _does_well(self, now: float) -> bool:
-        calls, failures, _ = self._window.totals(now)
-        return self.state is State.CLOSED and calls >= WELL and failures < self._config.ratio * calls
 
     def linked(self, now: float) -> Question:
         """The store is back. Records may have been lost or set back; it is told what still holds."""
@@ -407,8 +406,7 @@ class SharedGate(Gate):
                 names.channel,
                 self.tag,
                 self._member.node,
-                key.host,
-                key.model,
+                *_labels(key),
                 milliseconds(length),
                 milliseconds(claimed),
                 milliseconds(self._config.max_wait),
@@ -452,13 +450,14 @@ class SharedBudget(Budget):
     been asked for any, and not at all where the answer was that there are none.
     """
 
-    __slots__ = ("_asking", "_brought", "_dry", "_leased", "_member", "_used", "tag")
+    __slots__ = ("_asking", "_brought", "_dry", "_leased", "_member", "_used", "key", "tag")
 
     def __init__(
         self, config: BudgetConfig, now: float, parent: Budget | None, key: ScopeKey, member: Member
     ) -> None:
         super().__init__(config, now, parent)
         self._member = member
+        self.key = key
         self.tag = member.names.budget(key)
         self._leased = 0.0
         self._brought = 0.0
@@ -490,6 +489,7 @@ class SharedBudget(Budget):
             self.tag,
             (self._member.names.key(self.tag, "budget"),),
             (
+                *_labels(self.key),
                 round(self._member.settings.budget_capacity * 1000),
                 round(brought * 1000),
                 round(want * 1000),
@@ -515,3 +515,8 @@ class SharedBudget(Budget):
     def linked(self) -> None:
         """The store is back, or gone: whatever was asked is not answered any more."""
         self._asking = self._dry = False
+
+
+def _labels(key: ScopeKey) -> tuple[str, str]:
+    """What a person who looks at the store is shown: host and model, never a credential."""
+    return CircuitKey(key.host, key.model, key.part)

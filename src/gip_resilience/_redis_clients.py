@@ -51,6 +51,9 @@ class Wire(Protocol):
     def subscriber(self) -> PubSub:
         """Something to listen with."""
 
+    def everywhere(self) -> Iterable[Redis]:
+        """One client for each server that has keys of its own."""
+
     def refresh(self) -> None:
         """The answer was that somebody else should be asked: learn who."""
 
@@ -81,6 +84,9 @@ class _OneServer:
         listener: PubSub = self._client.pubsub()
         return listener
 
+    def everywhere(self) -> Iterable[Redis]:
+        return [self._client]
+
     def refresh(self) -> None:
         """Nobody else is known."""
 
@@ -109,6 +115,9 @@ class _Nodes:
         node: ClusterNode = self._cluster.get_random_node()
         listener: PubSub = self._cluster.get_redis_connection(node).pubsub()
         return listener
+
+    def everywhere(self) -> Iterable[Redis]:
+        return [self._cluster.get_redis_connection(node) for node in self._cluster.get_primaries()]
 
     def refresh(self) -> None:
         self._cluster.nodes_manager.initialize()

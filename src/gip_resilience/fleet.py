@@ -12,7 +12,6 @@ a virtual clock. Nothing here waits.
 
 from __future__ import annotations
 
-import os
 import random
 from typing import TYPE_CHECKING
 
@@ -266,4 +265,4 @@ class SharedStore(MemoryStore):
         """A sign of life, good for so long; and a way to see whether the store takes anything."""
         member = self._member
         key = member.names.key(member.node, "node")
-        return Question("hello", member.node, (key,), (f"{__version__} {os.getpid()}", milliseconds(seconds)))
+        return Question("hello", member.node, (key,), (__version__, milliseconds(seconds)))

@@ -1,4 +1,4 @@
-"""The command line: ``gip-resilience demo | gateway | explain | check | top``.
+"""The command line: ``gip-resilience demo | gateway | explain | check | top | fleet``.
 
 Each command is a module with ``describe(parser)`` and ``run(arguments)``; only the one that is asked for does
 any work, so ``gip-resilience --help`` is quick and needs no HTTP library.
@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gip_resilience._version import __version__
-from gip_resilience.cli import check, demo, explain, gateway, top
+from gip_resilience.cli import check, demo, explain, fleet, gateway, top
 from gip_resilience.cli.output import CommandError
 
 if TYPE_CHECKING:
@@ -31,7 +31,14 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"gip-resilience {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {"demo": demo, "gateway": gateway, "explain": explain, "check": check, "top": top}
+    modules = {
+        "demo": demo,
+        "gateway": gateway,
+        "explain": explain,
+        "check": check,
+        "top": top,
+        "fleet": fleet,
+    }
     for name, module in modules.items():
         summary = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(name, help=summary, description=summary)
