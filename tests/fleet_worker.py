@@ -66,7 +66,9 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     res = gr.Resilience(gr.Config.from_dict(job.get("config", {})), store=store, observers=[diary])
     if store is not None:
         for model in job.get("models", ()):
-            store.acquire(ScopeKey(job["host"], store.digest(b""), model), res.config, time.monotonic(), first=True)
+            store.acquire(
+                ScopeKey(job["host"], store.digest(b""), model), res.config, time.monotonic(), first=True
+            )
         store.flush()
     print("ready", flush=True)
     sys.stdin.readline()

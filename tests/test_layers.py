@@ -56,7 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # What is read off requests and answers, the same for every client; what listens.
     ("above", "target", "_bodies", "_recording", "_multipart", "_answers", "_inflating"),
     ("_log_lines", "_log_limits", "logs"),
-    ("state", "memory", "_fleet_names", "_fleet_words", "_fleet_machines", "fleet"),
+    ("state", "memory", "_fleet_names", "_fleet_words", "_fleet_machines", "_fleet_breaker", "fleet"),
     ("_record", "engine"),
     ("_refusals", "drive", "resilience"),
     # What tells others, and what asks them; each needs a library of its own.
@@ -71,6 +71,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_redis_clients",
         "_redis_asking",
         "_redis_link",
+        "_redis_records",
         "redis",
     ),
     ("_draining", "_flow", "_async_flow"),
@@ -151,6 +152,7 @@ PURE = (
     "_fleet_names",
     "_fleet_words",
     "_fleet_machines",
+    "_fleet_breaker",
     "_names",
     "snapshots",
     "_log_lines",

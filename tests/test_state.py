@@ -1,21 +1,27 @@
-"""The store in memory: its four questions, in the order in which a call asks them, and what it forgets."""
+"""Every store, in memory or shared: its four questions, in the order a call asks them, and what it forgets."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from facts import FAILED, HOST, INVALID, LOST, MODEL, OK, UNAVAILABLE, UNREACHABLE, limited
+from gip_resilience import _redis_link
 from gip_resilience.breaker import Cause, Control, State, Transition
 from gip_resilience.config import BreakerConfig, Config, GateConfig
 from gip_resilience.events import CircuitChanged, GateClosed, GateOpened, ProbeSent
 from gip_resilience.gate import Gate, Held, Place
 from gip_resilience.hints import Hint
-from gip_resilience.memory import MAX_KEYS, MemoryStore
-from gip_resilience.state import CircuitKey, Permit, Refused, Reported, ScopeKey
+from gip_resilience.memory import MAX_KEYS
+from gip_resilience.state import CircuitKey, Pending, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
+from stores import KINDS, Kind, Timed, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NOW = 1000.0
 KEY = ScopeKey(HOST, "credential", MODEL)
@@ -25,18 +31,48 @@ OTHER_HOST = ScopeKey("elsewhere.example", "credential", MODEL)
 CONFIG = Config(breaker=BreakerConfig(open_jitter=0.0))
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def kinds(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    """One after the other; its servers run for as long as tests need them."""
+    with Kind(request.param) as kind:
+        yield kind
+
+
+@pytest.fixture(autouse=True)
+def kind(kinds: Kind, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All of this holds of every store. Those that are shared live in a time of the test's."""
+    monkeypatch.setattr(_redis_link, "load_scripts", lambda: Timed(lambda: kinds.now))
+    monkeypatch.setattr(Scene, "kind", kinds)
+    yield
+    kinds.clean()
+
+
 class Scene:
     """A store, and calls against it."""
 
+    kind = Kind("memory")
+
     def __init__(self, config: Config = CONFIG, max_keys: int = MAX_KEYS) -> None:
         self.config = config
-        self.store = MemoryStore(chance=lambda: 0.5, max_keys=max_keys)
+        self.now = NOW
+        self.store = self.kind.make(lambda: 0.5, max_keys)
 
     def ask(
         self, key: ScopeKey = KEY, now: float = NOW, *, first: bool = True, place: Place | None = None
     ) -> Permit | Held | Refused:
-        """May a request be sent?"""
-        return self.store.acquire(key, self.config, now, first=first, place=place)
+        """May a request be sent? Where others are asked first, what comes of it."""
+        self.be(now)
+        answer = self.store.acquire(key, self.config, now, first=first, place=place)
+        while isinstance(answer, Pending):
+            settle(self.store, now)
+            answer = self.store.acquire(key, self.config, now, first=False, place=place)
+        return answer
+
+    def be(self, now: float) -> None:
+        """Time passes; what is under way to or from others arrives before it does."""
+        if now != self.now:
+            settle(self.store, self.now)
+        self.now = now
 
     def gate(self, key: ScopeKey = KEY) -> Gate:
         """The gate that a scope leads to."""
@@ -59,7 +95,11 @@ class Scene:
         self, permit: Permit, fact: Fact, key: ScopeKey = KEY, now: float = NOW, took: float = 0.0
     ) -> Reported:
         """What became of it."""
-        return self.store.report(key, permit, fact, fact.host, fact.model, now, took=took)
+        self.be(now)
+        reported = self.store.report(key, permit, fact, fact.host, fact.model, now, took=took)
+        if reported.news and len(self.store.circuits(now)) < 50:  # in a flood it would take too long
+            settle(self.store, now)
+        return reported
 
     def run(self, fact: Fact, times: int = 1, key: ScopeKey = KEY, now: float = NOW) -> Reported:
         """Calls that all end with *fact*; what the last one changed."""

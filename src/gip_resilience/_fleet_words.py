@@ -69,10 +69,12 @@ class GateState(NamedTuple):
     Attributes:
         left: seconds; 0 when it is open.
         claimed: seconds that the server asked for.
+        opened: whether an operator has opened it.
     """
 
     left: float
     claimed: float
+    opened: bool = False
 
 
 class Freed(NamedTuple):
@@ -109,7 +111,11 @@ def read_gate(reply: Reply) -> GateState | None:
     if not isinstance(reply, (list, tuple)) or len(reply) != 2:
         return None
     left, claimed = _number(reply[0]), _number(reply[1])
-    return None if left is None or claimed is None else GateState(_seconds(left), _seconds(claimed))
+    return (
+        None
+        if left is None or claimed is None
+        else GateState(_seconds(left), _seconds(claimed), claimed == -1)
+    )
 
 
 def read_budget(reply: Reply) -> tuple[float, float] | None:

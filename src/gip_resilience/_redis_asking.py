@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from redis import exceptions
 
@@ -33,6 +33,11 @@ class Script(NamedTuple):
     text: str
     digest: str
 
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """SHA-1 is how Redis names a script, and no protection of anything."""
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
 
 def load_scripts() -> dict[str, Script]:
     """The server's half, by name."""
@@ -42,9 +47,7 @@ def load_scripts() -> dict[str, Script]:
     for entry in folder.iterdir():
         name = entry.name.removesuffix(".lua")
         if entry.name.endswith(".lua") and name != "common":
-            text = f"{common}\n{entry.read_text('utf-8')}"
-            # SHA-1 is how Redis names a script, not a protection of anything.
-            found[name] = Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+            found[name] = Script.of(f"{common}\n{entry.read_text('utf-8')}")
     return found
 
 

@@ -244,7 +244,13 @@ def place_of(server: object, *, cluster: bool) -> Place:
         if not server.startswith(_URL):
             # Not the URL itself: what is wrong with it may be where the password ends.
             raise ValueError("server: expected a URL that begins with redis://, rediss:// or unix://")
-        settings = _connection.parse_url(server)
+        try:
+            settings = _connection.parse_url(server)
+        except ValueError:
+            # Its words quote what it stumbled over, which may be a part of the password.
+            raise ValueError(
+                "server: expected a URL like redis://user:password@host:6379/0, its parts percent-encoded"
+            ) from None
         tls = server.startswith("rediss://")
         if not cluster:
             return ServerPlace(settings, tls=tls)

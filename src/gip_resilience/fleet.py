@@ -15,7 +15,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from gip_resilience._fleet_machines import Member, SharedBreaker, SharedBudget, SharedGate
+from gip_resilience._fleet_breaker import SharedBreaker
+from gip_resilience._fleet_machines import Member, SharedBudget, SharedGate
 from gip_resilience._fleet_names import Names
 from gip_resilience._fleet_words import (
     CircuitState,
@@ -191,7 +192,11 @@ class SharedStore(MemoryStore):
             elif isinstance(machine, SharedGate):
                 closed = read_gate(reply)
                 if closed is not None:
-                    return self._follow_gate(machine, closed, now)
+                    if closed.opened:
+                        return self._open_gate(machine, now)
+                    until = machine.until
+                    news = machine.answered(closed, now)
+                    return self._closed(machine.key, machine, until, "fleet", now) if news else ()
             elif machine is not None:
                 state = read_circuit(reply)
                 if state is not None:
@@ -220,11 +225,14 @@ class SharedStore(MemoryStore):
             if isinstance(said, GateState):
                 return self._follow_gate(machine, said, now)
             if isinstance(said, Opened):
-                machine.open(now)
-                closed_for = machine.opened(now)
-                if closed_for is not None:
-                    return (GateOpened(machine.key.host, machine.key.model, closed_for),)
+                return self._open_gate(machine, now)
         return ()
+
+    def _open_gate(self, gate: SharedGate, now: float) -> tuple[News, ...]:
+        """An operator says so (needs the lock)."""
+        gate.open(now)
+        closed_for = gate.opened(now)
+        return () if closed_for is None else (GateOpened(gate.key.host, gate.key.model, closed_for),)
 
     def _follow_gate(self, gate: SharedGate, said: GateState, now: float) -> tuple[News, ...]:
         """Needs the lock."""

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 try:
     from gip_resilience._redis_clients import place_of
@@ -42,10 +42,22 @@ if TYPE_CHECKING:
     from gip_resilience.resilience import Resilience
     from gip_resilience.state import Pending, Permit, Refused
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisStore", "Traffic"]
 
 PARTING: float = 0.5
 """Seconds that the end of the program waits for the last words."""
+
+
+class Traffic(NamedTuple):
+    """What a process has sent to the store; no caller waited for any of it.
+
+    Attributes:
+        trips: round trips (pipelines).
+        scripts: scripts run.
+    """
+
+    trips: int
+    scripts: int
 
 
 class RedisStore(SharedStore):
@@ -193,6 +205,11 @@ class RedisStore(SharedStore):
         self._link = Link(self._place)
         self._member.move(_name(), self._link.say)
         self._idle = not closed
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this process has sent to the store so far."""
+        return Traffic(self._link.trips, self._link.commands)
 
     # ---- for the link --------------------------------------------------------------------------------------
 

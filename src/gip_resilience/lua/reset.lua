@@ -4,7 +4,10 @@
 -- ARGV: channel, tag.
 
 if #KEYS == 1 then
+  -- Who does not hear of it must not close it again for everybody with what it remembers.
   redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'opened', digits(now))
+  redis.call('PEXPIRE', KEYS[1], KEEP)
   return redis.call('PUBLISH', ARGV[1], 'o ' .. ARGV[2])
 end
 local circuit = read(KEYS[1])
