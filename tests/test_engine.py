@@ -39,7 +39,7 @@ from gip_resilience.hints import Hint
 from gip_resilience.memory import MemoryStore
 from gip_resilience.metrics import Metrics
 from gip_resilience.policy import Policy
-from gip_resilience.state import CircuitKey, Permit, Refused, Reported, ScopeKey
+from gip_resilience.state import CircuitKey, Pending, Permit, Refused, Reported, ScopeKey
 from gip_resilience.taxonomy import Fact, Verdict
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class World:
 
     def __init__(
         self,
-        admissions: Iterable[Held | Refused] = (),
+        admissions: Iterable[Held | Refused | Pending] = (),
         reports: Iterable[Reported] = (),
         *,
         affordable: bool = True,
@@ -99,7 +99,7 @@ class World:
 
     def acquire(
         self, key: ScopeKey, config: Config, now: float, *, first: bool, place: Place | None = None
-    ) -> Permit | Held | Refused:
+    ) -> Permit | Held | Refused | Pending:
         """See `Store.acquire`."""
         self.said.append("first" if first else "acquire")
         if self._admissions:
@@ -630,6 +630,35 @@ def test_refusals_answer_under_an_sdk() -> None:
     world = World([HELD, Held(2.0, 400.0, patient=False)])
 
     assert played(world, world.call(sdk=True)) == ["answer rate_limited 400.0"]
+
+
+ASKED = Pending(CircuitKey(HOST, MODEL), 0.25)
+"""Others are asked whether they probe already."""
+
+
+def test_while_others_are_asked_a_call_waits() -> None:
+    """As often as it takes, and it is counted apart from other waits."""
+    world = World([ASKED, ASKED])
+    call = world.call()
+
+    assert played(world, call, OK) == ["pause 0.25", "pause 0.25", "send", "deliver"]
+    assert world.metrics.snapshot().waits == {"store": 0.5}
+
+
+def test_an_answer_of_the_others_may_be_no() -> None:
+    """Then it is an open circuit like any other."""
+    world = World([ASKED, OPEN])
+
+    assert played(world, world.call()) == ["pause 0.25", "raise circuit_open 4.0"]
+
+
+@pytest.mark.parametrize("settings_", [{"deadline": 0.2}, {"max_elapsed": 0.2}], ids=str)
+def test_an_answer_is_not_waited_for_beyond_the_end(settings_: dict[str, float]) -> None:
+    """Nothing is slept that cannot end in an attempt."""
+    world = World([ASKED])
+
+    assert played(world, world.call(Config.from_dict(settings_))) == ["raise circuit_open 0.25"]
+    assert world.now == NOW
 
 
 # ---- deadlines -------------------------------------------------------------------------------------------
