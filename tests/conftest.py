@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,33 @@ from matrix import Pair, pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported and collected out of the garbage collector's sight; see `_set_aside`."""
+    _set_aside()
+
+
+def pytest_sessionfinish() -> None:
+    """The last look is at everything, as if nothing had been set aside."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _out_of_sight() -> Iterator[None]:
+    """The same for what the runner keeps of a module's tests."""
+    yield
+    _set_aside()
+
+
+def _set_aside() -> None:
+    """Tell the collector to look no more at what is alive now: it stays for as long as the run.
+
+    There is so much of it that each `gc.collect` of a test would take half a second. What is garbage is collected
+    first, with all its warnings, and so is, as ever, what a test makes.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=HARNESSES, ids=repr)

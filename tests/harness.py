@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Self
 
 import anyio.from_thread
@@ -20,6 +21,12 @@ import gip_resilience as gr
 
 CHAT = {"model": "azure/openai/gpt-5-mini", "messages": [{"role": "user", "content": "hello"}]}
 """What a user of the gateway sends."""
+
+
+@cache
+def certificates(library: Any) -> Any:
+    """What *library* makes anew for each client that is not told otherwise: most of the work of making one."""
+    return library.create_ssl_context()
 
 
 @dataclass
@@ -169,7 +176,7 @@ class SyncHarness(Harness):
         self.library = library
 
     def open(self, resilience: gr.Resilience | None = None, **options: Any) -> Session:
-        client = self.library.Client(**options)
+        client = self.library.Client(**{"verify": certificates(self.library), **options})
         if resilience is not None:
             gr.mount(client, resilience)
         return Session(self, client)
@@ -184,7 +191,7 @@ class AsyncHarness(Harness):
         self.backend = backend
 
     def open(self, resilience: gr.Resilience | None = None, **options: Any) -> Session:
-        client = self.library.AsyncClient(**options)
+        client = self.library.AsyncClient(**{"verify": certificates(self.library), **options})
         if resilience is not None:
             gr.mount(client, resilience)
         return AsyncSession(self, client, self.backend)
