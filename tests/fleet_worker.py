@@ -31,6 +31,14 @@ class Diary:
     def __init__(self) -> None:
         self.entries: list[tuple[float, str, str]] = []
 
+    def wait_for(self, what: str) -> None:
+        """Until that was heard; an empty word is always heard."""
+        until = time.monotonic() + 10.0
+        while what and not any(entry[1] == what for entry in self.entries):
+            if time.monotonic() > until:
+                raise TimeoutError(what)
+            time.sleep(0.001)  # noqa: TID251 - likewise
+
     def on_circuit_changed(self, event: Any) -> None:
         """A circuit opened or closed."""
         self.entries.append((time.monotonic(), f"circuit {event.transition.reason}", event.circuit.model))
@@ -57,8 +65,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: ``gateway`` (base URL), ``calls``, ``pace`` (seconds from one to the next), ``store`` (URL, or nothing),
-            ``config``, ``models`` (names to meet before the start, so that there is something to follow), ``stay``
-            (seconds to stay afterwards), ``hold`` (whether to stop dead with the first probe in hand).
+            ``config``, ``models`` (names to meet before the start, so that there is something to follow), ``after``
+            (what must have been heard before the first call: ``gate fleet``).
     """
     logging.disable()
     diary = Diary()
@@ -66,16 +74,17 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     res = gr.Resilience(gr.Config.from_dict(job.get("config", {})), store=store, observers=[diary])
     if store is not None:
         for model in job.get("models", ()):
-            store.acquire(
-                ScopeKey(job["host"], store.digest(b""), model), res.config, time.monotonic(), first=True
-            )
-        store.flush()
-    print("ready", flush=True)
-    sys.stdin.readline()
+            store.acquire(ScopeKey(job["host"], "", model), res.config, time.monotonic(), first=True)
+        if not store.flush(10.0):
+            raise RuntimeError("the store is away")
     outcomes: Counter[str] = Counter()
     slowest = 0.0
-    with httpx.Client(base_url=job["gateway"], timeout=5.0) as client:
+    # There is no TLS here; loading certificates would take longer than all the calls.
+    with httpx.Client(base_url=job["gateway"], timeout=5.0, verify=False) as client:
         gr.mount(client, res)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        diary.wait_for(job.get("after", ""))
         for number in range(job["calls"]):
             began = time.monotonic()
             body = {"model": job.get("model", MODEL), "messages": [{"role": "user", "content": f"{number}"}]}
@@ -86,7 +95,6 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             took = time.monotonic() - began
             slowest = max(slowest, took)
             time.sleep(max(0.0, job.get("pace", 0.0) - took))  # noqa: TID251 - a process of its own, in real time
-        time.sleep(job.get("stay", 0.0))  # noqa: TID251 - likewise
     if store is not None:
         store.close()
     return {"pid": os.getpid(), "outcomes": outcomes, "slowest": slowest, "diary": diary.entries}

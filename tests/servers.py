@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -9,6 +10,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -182,6 +184,59 @@ class Server:
         self._folder.cleanup()
 
 
+class Watched:
+    """A master, its replica, and a Sentinel that sees to it that one of them is master."""
+
+    name = "gip"
+
+    def __init__(self, binary: str = "valkey") -> None:
+        self.master = Server(binary)
+        self.replica = Server(binary, {"replicaof": f"127.0.0.1 {self.master.port}"})
+        self._folder = tempfile.TemporaryDirectory(prefix="gip-test-", ignore_cleanup_errors=True)
+        self.port = free_port()
+        file = Path(self._folder.name, "sentinel.conf")
+        file.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self._folder.name}\n"
+            f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} 1\n"
+            f"sentinel down-after-milliseconds {self.name} 300\nsentinel failover-timeout {self.name} 2000\n"
+        )
+        with Path(self._folder.name, "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(BINARIES[binary]), str(file), "--sentinel"],
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        try:
+            until(self._sees_the_replica, "the Sentinel sees the replica")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _sees_the_replica(self) -> bool:
+        with (
+            redis.Redis(host="127.0.0.1", port=self.port, protocol=2) as client,
+            contextlib.suppress(redis.RedisError),
+        ):
+            found: Any = client.execute_command("SENTINEL", "REPLICAS", self.name)
+            return bool(found) and self.master.run("INFO", "replication")["connected_slaves"] == 1
+        return False
+
+    def close(self) -> None:
+        """End them all."""
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+        self.replica.close()
+        self.master.close()
+
+
 class Cluster:
     """Masters, of which each has its share of the keys."""
 
@@ -327,6 +382,58 @@ class Proxy:
         with self._lock:
             self._open -= {source}
         source.close()
+
+
+class TlsFront:
+    """TLS in front of a server that has none.
+
+    Args:
+        port: of the server.
+        context: with the certificate.
+    """
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self._target = port
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
+        )
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(LIMIT)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(LIMIT)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        mine = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not mine]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
+        finally:
+            for one in (writer, far_writer):
+                one.transport.abort()
+
+    @staticmethod
+    async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        writer.transport.abort()
 
 
 def _shut(one: socket.socket) -> None:

