@@ -156,10 +156,10 @@ def test_a_circuit_that_a_process_opened_for_itself_is_reset_too(
 def test_who_missed_a_reset_does_not_undo_it(
     member: Member, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next report asks, and hears of it."""
+    """Its connection broke: it asks about everything, and hears of it."""
     monkeypatch.setattr(member.store, "heard", lambda payload, now: ())
     said(capsys, "reset", "--all")
-    assert member.store.flush()
+    member.store.missed()
     assert member.store.flush()
 
     until(lambda: member.state is State.CLOSED, "the circuit is closed")

@@ -158,6 +158,7 @@ def _facts() -> Mapping[str, Fact]:
         "ok": classify(200),
         # A gateway that is away cannot name a code: the status decides, and it speaks of the host.
         "unavailable": classify(503, {"content-type": "text/html"}, b"<html>Service Unavailable</html>"),
+        "gone": _error(502, "model_unavailable"),
         "server_error": _error(502, "model_server_error"),
         "overloaded": _error(503, "model_overloaded"),
         "limited": _error(429, "rate_limit_exceeded"),
@@ -209,9 +210,10 @@ class Ours:
         self._clock = clock
         self._opened: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
-        self._brains = [
-            gr.Resilience(config, clock=clock, chance=chance.random, observers=[self]) for _ in range(brains)
-        ]
+        self._brains = [self._brain(number, config, chance) for number in range(brains)]
+
+    def _brain(self, number: int, config: gr.Config, chance: random.Random) -> gr.Resilience:
+        return gr.Resilience(config, clock=self._clock, chance=chance.random, observers=[self])
 
     def on_circuit_changed(self, event: CircuitChanged) -> None:
         if event.transition.after is State.OPEN:

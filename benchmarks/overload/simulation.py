@@ -39,7 +39,7 @@ class Answer(NamedTuple):
     """What came of one attempt, before any policy has thought about it.
 
     Attributes:
-        kind: ``ok``, ``unavailable``, ``server_error``, ``overloaded``, ``limited`` or ``silence``.
+        kind: ``ok``, ``unavailable``, ``gone``, ``server_error``, ``overloaded``, ``limited`` or ``silence``.
         status: HTTP status; ``None`` when nothing was answered in time.
         retry_after: seconds the server asks for.
         quota: what is left of a limit, and the seconds until it is reset.
@@ -55,7 +55,12 @@ OK = Answer("ok", 200)
 SILENCE = Answer("silence", None)
 SWIFT_ANSWERS = {
     answer.kind: answer
-    for answer in (Answer("unavailable", 503), Answer("server_error", 502), Answer("overloaded", 503))
+    for answer in (
+        Answer("unavailable", 503),
+        Answer("server_error", 502),
+        Answer("overloaded", 503),
+        Answer("gone", 502),
+    )
 }
 
 Script: TypeAlias = "Generator[Send | Pause, Answer | None, bool]"
@@ -192,7 +197,8 @@ class Simulation:
             action(subject)
         return self.trace
 
-    def _at(self, when: float, action: Callable[[Any], None], subject: Any) -> None:
+    def at(self, when: float, action: Callable[[Any], None], subject: Any) -> None:
+        """Let *action* be called with *subject* then."""
         self._number += 1
         heappush(self._heap, (when, self._number, action, subject))
 
@@ -208,7 +214,7 @@ class Simulation:
                 break
             now = crossed[0]  # the rate changes here, and a Poisson process has no memory
         if when < scenario.horizon:
-            self._at(when, self._user, None)
+            self.at(when, self._user, None)
 
     def _user(self, _: None) -> None:
         now = self._clock.now
@@ -229,7 +235,7 @@ class Simulation:
         if isinstance(effect, Send):
             self._send(call, effect.timeout)
         else:
-            self._at(self._clock.now + effect.seconds, self._resume, call)
+            self.at(self._clock.now + effect.seconds, self._resume, call)
 
     def _resume(self, call: _Call) -> None:
         self._go_on(call, None)
@@ -252,7 +258,7 @@ class Simulation:
     def _time(self, attempt: _Attempt) -> None:
         if not attempt.timed:
             attempt.timed = True
-            self._at(attempt.until, self._give_up, attempt)
+            self.at(attempt.until, self._give_up, attempt)
 
     def _give_up(self, attempt: _Attempt) -> None:
         if not attempt.done:
@@ -268,7 +274,7 @@ class Simulation:
 
     def _swift(self, attempt: _Attempt, answer: Answer) -> None:
         # Nobody's patience is shorter than this, but for a deadline that has as good as passed.
-        self._at(self._clock.now + SWIFT, self._arrive, (attempt, answer))
+        self.at(self._clock.now + SWIFT, self._arrive, (attempt, answer))
 
     def _arrive(self, sent: tuple[_Attempt, Answer]) -> None:
         self._answer(*sent)
@@ -309,7 +315,7 @@ class Simulation:
             length = scenario.held
         if attempt.hangs or now + length > attempt.until:
             self._time(attempt)
-        self._at(now + length, self._finish, attempt)
+        self.at(now + length, self._finish, attempt)
 
     def _finish(self, attempt: _Attempt) -> None:
         self._busy -= 1

@@ -159,25 +159,22 @@ class SharedStore(MemoryStore):
     def due(self, now: float) -> list[Question]:
         """What the regular flush asks and tells; nothing where nothing happened.
 
-        Changes are published as they happen, but a publication may be lost: this is what makes good for it.
+        What is in use is asked about too, because an answer costs no more than a report; what rests is not, because
+        changes are published. Where publications may have been lost (`missed`) everything is asked about once.
         """
         with self._lock:
             circuits, gates, budgets = self._of_all()
             unsure, self._unsure = self._unsure, False
             busy = {id(breaker) for breaker in circuits if breaker.news}
-            asked: list[Question] = []
             for breaker in circuits:
                 breaker.tend(now)
-                if unsure or breaker.flagged or id(breaker) in busy:
-                    asked.append(breaker.look(now))
+            asked = [breaker.look(now) for breaker in circuits if unsure or id(breaker) in busy]
             used = {
                 id(line.gate)
                 for line in self._lines.values()
                 if id(line.host if line.model is None else line.model) in busy
             }
-            asked += [
-                gate.look(now) for gate in gates if unsure or gate.remaining(now) > 0.0 or id(gate) in used
-            ]
+            asked += [gate.look(now) for gate in gates if unsure or id(gate) in used]
             asked += filter(None, [budget.due() for budget in budgets])
         return asked
 
