@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, assert_type
 import httpx
 import httpx2
 import openai
+import redis
+import redis.asyncio
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry as Urllib3Retry
@@ -27,6 +29,7 @@ from gip_resilience.httpx2 import AsyncResilientTransport, ResilientTransport
 from gip_resilience.logs import DebugLog
 from gip_resilience.otel import OpenTelemetry
 from gip_resilience.prometheus import MultiProcessObserver, ResilienceCollector
+from gip_resilience.redis import RedisStore, Traffic
 from gip_resilience.requests import CircuitOpenError as RequestsCircuitOpenError
 from gip_resilience.requests import ResilientAdapter
 from gip_resilience.snapshots import Histogram, Snapshot
@@ -169,6 +172,21 @@ def brains(config: gr.Config) -> gr.Resilience:
     gr.Resilience(part=lambda target: 1)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
     gr.Resilience(deadline=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     return brain
+
+
+def fleets(
+    client: redis.Redis, asynchronous: redis.asyncio.Redis, cluster: redis.RedisCluster
+) -> gr.Resilience:
+    """State that processes share, from a URL or from any client."""
+    with RedisStore("rediss://user:password@redis.invalid", namespace="shop", secret="s") as store:
+        assert_type(store.flush(0.5), bool)
+        assert_type(store.traffic, Traffic)
+        assert_type(store.up, bool)
+    RedisStore(client, secret=b"s")
+    RedisStore(asynchronous, max_keys=10)
+    RedisStore(cluster)
+    config = gr.Config(store=gr.StoreConfig(timeout=0.02, interval=1.0, quorum=3, budget="fleet"))
+    return gr.Resilience(config, store=store)
 
 
 def seen(brain: gr.Resilience, error: Exception) -> None:
