@@ -523,7 +523,30 @@ def test_closing_leaves_nothing(server: Server) -> None:
             assert member.call(UNAVAILABLE)
             assert isinstance(member.ask(), Refused)
             assert not member.store.up
+            assert not member.store.flush(60.0)
     assert of_ours() == []
+
+
+def test_closing_before_the_first_call_is_closing(server: Server) -> None:
+    """No thread is started any more, and calls go on."""
+    with RedisStore(server.url) as store:
+        pass
+    with Member(store) as member:
+        assert member.call(OK)
+        assert of_ours() == []
+
+
+def test_a_mistake_of_ours_is_no_trouble_of_the_callers(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the thread that asks end by a bug, nobody goes on waiting for its answers."""
+    with Member(server.url) as member:
+        monkeypatch.setattr(threading, "excepthook", lambda problem: None)
+        monkeypatch.setattr(member.store, "due", lambda now: 1 / 0)
+        until(lambda: not member.store.up, "the store goes on by itself")
+        until(lambda: of_ours() == [], "both threads end")
+        assert member.call(UNAVAILABLE)
+        assert member.slowest < BOUND
 
 
 def test_a_store_that_is_dropped_ends_by_itself(server: Server) -> None:

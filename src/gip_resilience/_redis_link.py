@@ -70,7 +70,7 @@ class Link:
         self._outbox: SimpleQueue[Question | Flush | None] = SimpleQueue()
         self._scripts: dict[str, Script] = {}
         self._asker: Asker | None = None
-        self._degraded = self._met = self._stopped = False
+        self._degraded = self._met = False
         self._failures = self._misses = 0
         self._stopping = threading.Event()
         self._subscription: PubSub | None = None
@@ -103,13 +103,7 @@ class Link:
 
     def stop(self) -> None:
         """End the threads, soon. Never waits, and may be called from a finaliser."""
-        self._stopped = True
         self._outbox.put(STOP)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it was told to end."""
-        return self._stopped
 
     def join(self, timeout: float) -> None:
         """Wait for the end of the threads."""
@@ -129,6 +123,9 @@ class Link:
             self._stopping.set()
             self._drop_subscription()
             self._leave()
+            store = self._store()
+            if store is not None:
+                store.linked(store.now(), up=False)
 
     def _round(self) -> bool:
         """Wait for something to say, and say it. Returns whether to go on."""
@@ -154,8 +151,6 @@ class Link:
         for flush in flushes:
             if flush.done is not None:
                 flush.done.set()
-        if stopping:
-            store.linked(store.now(), up=False)
         return not stopping
 
     def _gather(self) -> tuple[list[Question], list[Flush], bool]:
@@ -252,10 +247,14 @@ class Link:
                 return
             patience, interval, channel = _patience(store), store.interval, store.names.channel
             del store  # while we wait, it may go
+            began = time.monotonic()
             try:
                 self._subscribe(channel, patience)
             except Exception:
-                # Told by the other thread, if it is worth telling. The first attempt to mend it is made at once.
+                # Told by the other thread, if it is worth telling. Where it had worked for a while, the first attempt
+                # to mend it is made at once.
+                if time.monotonic() - began > interval + patience:
+                    self._misses = 0
                 self._stopping.wait(_delay(self._misses, interval) if self._misses else 0.0)
                 self._misses += 1
 
@@ -294,7 +293,6 @@ class Link:
         if message["type"] == "message":
             store.tell(store.heard(message["data"], store.now()))
         elif message["type"] == "subscribe":
-            self._misses = 0
             store.missed()
             self._outbox.put(Flush())
 

@@ -116,6 +116,7 @@ class RedisStore(SharedStore):
         self._brains: tuple[weakref.ref[Resilience], ...] = ()
         self._clock: Callable[[], float] = time.monotonic
         self._idle = True
+        self._ended = False
         self._starting = threading.Lock()
         _open_stores.add(self)
 
@@ -157,6 +158,8 @@ class RedisStore(SharedStore):
             if not self._idle:
                 return
             self._idle = False
+            if self._ended:
+                return
             weakref.finalize(self, self._link.stop).atexit = False
             try:
                 self._link.start(self)
@@ -175,7 +178,7 @@ class RedisStore(SharedStore):
         """
         if self._idle:
             self._start()
-        return self._link.flush(timeout)
+        return not self._ended and self._link.flush(timeout)
 
     def close(self, timeout: float = 1.0) -> None:
         """Say what is left to be said, and end the threads and connections. The store goes on by itself after that.
@@ -187,10 +190,9 @@ class RedisStore(SharedStore):
             timeout: seconds to wait for it at most.
         """
         with self._starting:
-            started, self._idle = not self._idle, False
-        if started:
-            self._link.stop()
-            self._link.join(timeout)
+            self._ended = True
+        self._link.stop()
+        self._link.join(timeout)
 
     def bind(self, resilience: Resilience) -> None:
         """See that what happens in the background is told to its observers, too; called by `Resilience`."""
@@ -200,11 +202,10 @@ class RedisStore(SharedStore):
 
     def _in_child(self) -> None:
         super()._in_child()
-        closed = not self._idle and self._link.stopped
         self._starting = threading.Lock()
         self._link = Link(self._place)
         self._member.move(_name(), self._link.say)
-        self._idle = not closed
+        self._idle = True
 
     @property
     def traffic(self) -> Traffic:
