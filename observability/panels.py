@@ -436,6 +436,10 @@ HEALTH = (
             f"sum by (component) (increase(gip_resilience_state_degraded_total{{{JOB}}}[{RATE}]))",
             "{{component}}",
         ),
+        (
+            f"sum by (component) (increase(gip_resilience_state_restored_total{{{JOB}}}[{RATE}]))",
+            "{{component}} again",
+        ),
     ),
     graph(
         "Processes",

@@ -368,6 +368,19 @@ def test_a_circuit_is_never_open_for_longer_than_is_allowed() -> None:
     assert scene.ask() == Refused(CIRCUIT, CONFIG.breaker.max_open)
 
 
+def test_a_store_that_knows_of_less_is_told() -> None:
+    """It was emptied, and the connection did not show it; a hundredth of a second is no difference."""
+    scene = Scene()
+    scene.run(limited(30.0))
+    question = scene.last("gate")
+
+    scene.answer(question, 29_990, 29_990)
+    assert scene.heard_of() == []
+    scene.answer(question, 0, 0, now=NOW + 1.0)
+    assert scene.last("gate").args[5] == 29_000
+    assert scene.store.gates(NOW + 1.0)[KEY].remaining == 29.0
+
+
 def test_an_operator_opens_a_gate() -> None:
     """For everybody, at once."""
     scene = Scene()

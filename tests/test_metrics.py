@@ -91,7 +91,7 @@ CALL = (1, HOST, MODEL)
         (events.ProbeSent(CircuitKey(*WHERE)), {"probes": {WHERE: 1}}),
         (events.ShadowRefused(*WHERE, "gate"), {"shadowed": {"gate": 1}}),
         (events.StateDegraded("memory", "full"), {"degraded": {"memory": 1}}),
-        (events.StateRestored("memory"), {}),
+        (events.StateRestored("memory"), {"restored": {"memory": 1}}),
         (events.StreamOpened(*CALL), {"streams": {"opened": 1}}),
         (
             events.StreamBroken(*CALL, hop("replay")),

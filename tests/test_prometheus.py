@@ -56,6 +56,7 @@ BY_KEY = {
     "breaks": ("stream_breaks_total", ("host", "model", "code", "action")),
     "reloads": ("config_reloads_total", ("result",)),
     "degraded": ("state_degraded_total", ("component",)),
+    "restored": ("state_restored_total", ("component",)),
     "call_seconds": ("call_duration_seconds", ("host", "model")),
     "attempt_seconds": ("attempt_duration_seconds", ("host", "model")),
     "call_attempts": ("call_attempts", ("host", "model")),
@@ -462,7 +463,7 @@ def test_the_conventions_of_prometheus(family: Family) -> None:
 
 def test_the_names_are_those_of_the_manual() -> None:
     """Dashboards and alerts of others depend on them."""
-    assert len({family.name for family in FAMILIES}) == len(FAMILIES) == 27
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES) == 28
     shown = {name for field in BY_KEY.values() for name in [field[0]]}
     assert {"gip_resilience_" + name for name in shown} <= {family.name for family in FAMILIES}
     assert {family.name for family in FAMILIES if family.kind == "gauge"} == {

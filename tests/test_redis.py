@@ -22,6 +22,7 @@ from gip_resilience.events import StateDegraded, StateRestored
 from gip_resilience.redis import RedisStore
 from gip_resilience.state import CircuitKey, Pending, Permit, Refused, ScopeKey
 from servers import BINARIES, Cluster, Proxy, Server, until
+from stores import SettledStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,7 +243,9 @@ def test_what_was_missed_is_found_by_the_next_report(server: Server, monkeypatch
 def test_successes_make_no_round_trip(server: Server) -> None:
     """A thousand calls: nothing is said at once, and one small pipeline per interval in the background."""
     config = gr.Config(store=gr.StoreConfig(interval=60.0))
-    with Member(server.url, config) as member:
+    store = SettledStore(server)
+    with Member(store, config) as member:
+        store.settle(time.monotonic())
         before = member.store.traffic
         for _ in range(1000):
             member.call(OK)

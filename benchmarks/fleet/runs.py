@@ -46,7 +46,9 @@ def run(
         away: whether the server dies with the first second of the fault, and comes back empty 20 s later.
         settings: laid over the default configuration.
     """
-    logging.getLogger("gip_resilience").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("gip_resilience")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # thousands of circuits open here, and each says so
     began = time.perf_counter()
     clock = Clock()
     config = gr.Config.from_dict({"deadline": DEADLINE, **(settings or {})})
@@ -57,7 +59,10 @@ def run(
     if away:
         simulation.at(scenario.start + 1.0, lambda _: fleet.network.leave(), None)
         simulation.at(scenario.start + 21.0, lambda _: fleet.network.come_back(), None)
-    trace = simulation.run()
+    try:
+        trace = simulation.run()
+    finally:
+        logger.setLevel(level)
     figures = measure(scenario, trace)
     end = int(scenario.end)
     released = [

@@ -247,6 +247,12 @@ METRICS = (
         _by("degraded", words.OURS + "component"),
     ),
     Metric(
+        "state.restored",
+        "{event}",
+        "How often shared state was whole again.",
+        _by("restored", words.OURS + "component"),
+    ),
+    Metric(
         "observer.failures", "{failure}", "Observers that raised an exception.", _single("observer_failures")
     ),
     # What there is now comes last: names that were counted are the first to be told apart.

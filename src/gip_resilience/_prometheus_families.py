@@ -204,6 +204,13 @@ FAMILIES: tuple[Family, ...] = (
         _by("degraded"),
     ),
     Family(
+        PREFIX + "state_restored_total",
+        "counter",
+        "How often shared state was whole again, by store.",
+        ("component",),
+        _by("restored"),
+    ),
+    Family(
         PREFIX + "observer_failures_total",
         "counter",
         "How often an observer raised.",

@@ -267,6 +267,10 @@ class MultiProcessObserver:
         """A store is not what it should be."""
         self._book.increase("state_degraded_total", event.component)
 
+    def on_state_restored(self, event: events.StateRestored) -> None:
+        """It is whole again."""
+        self._book.increase("state_restored_total", event.component)
+
     # ---- event streams, configuration --------------------------------------------------------------------
 
     def on_stream_opened(self, event: events.StreamOpened) -> None:  # noqa: ARG002 - that it came is all

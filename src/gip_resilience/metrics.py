@@ -113,6 +113,7 @@ class Metrics:
         self._breaks: Counter[tuple[str, str, str, str]] = Counter()
         self._reloads: Counter[str] = Counter()
         self._degraded: Counter[str] = Counter()
+        self._restored: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         seen = self.snapshot()
@@ -178,6 +179,8 @@ class Metrics:
                     self._reloads["rejected"] += 1
                 case events.StateDegraded():
                     self._degraded[event.component] += 1
+                case events.StateRestored():
+                    self._restored[event.component] += 1
 
     def _attempt_ended(self, event: events.AttemptEnded) -> None:
         attempt = event.attempt
@@ -260,6 +263,7 @@ class Metrics:
             breaks=_frozen(self._breaks),
             reloads=_frozen(self._reloads),
             degraded=_frozen(self._degraded),
+            restored=_frozen(self._restored),
             observer_failures=self._observer_failures,
             circuits=_frozen(present.circuits),
             closed_gates=_frozen(present.gates),
@@ -284,7 +288,6 @@ _UNCOUNTED = (
     events.GateWaited,
     events.MarkerSupplied,
     events.RetryScheduled,
-    events.StateRestored,
     events.StreamContinued,
 )
 """Counted by another event."""

@@ -115,6 +115,7 @@ class Snapshot:
         breaks: of event streams, by (host, model, code, action).
         reloads: of the configuration, by result: ``applied``, ``rejected``.
         degraded: how often shared state was not what it should be, by store.
+        restored: how often it was whole again, by store.
         observer_failures: how often an observer raised.
         circuits: every circuit as it looks now, by (host, model).
         closed_gates: every gate that is closed, by (host, model); of several credentials the longest.
@@ -142,6 +143,7 @@ class Snapshot:
     breaks: Mapping[tuple[str, str, str, str], int]
     reloads: Mapping[str, int]
     degraded: Mapping[str, int]
+    restored: Mapping[str, int]
     observer_failures: int
     circuits: Mapping[Where, BreakerView]
     closed_gates: Mapping[Where, GateView]
