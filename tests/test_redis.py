@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import redis
 import redis.asyncio
+from redis.connection import AbstractConnection
 
 import gip_resilience as gr
 from facts import FAILED, HOST, MODEL, OK, UNAVAILABLE, limited
@@ -37,6 +38,9 @@ QUICK = gr.Config(
 BOUND = 0.060
 """Seconds: no call is slowed by more because of the store."""
 
+STANDING = 0.2
+"""Seconds from which an answer of the store's must have been waited for: its own connections wait 0.25 s."""
+
 
 @pytest.fixture(scope="module", params=BINARIES)
 def running(request: pytest.FixtureRequest) -> Iterator[Server]:
@@ -57,12 +61,14 @@ class Member:
 
     Attributes:
         told: events of the store's state, as they were told.
-        slowest: the longest that the store took for one answer, in seconds.
+        waited: the longest that the store told one call to wait for it, in seconds.
+        stood: how often the store kept a caller for so long, without telling it to wait, that it must have waited.
     """
 
     def __init__(self, where: Any, config: gr.Config = QUICK, **options: Any) -> None:
         self.told: list[object] = []
-        self.slowest = 0.0
+        self.waited = 0.0
+        self.stood = 0
         self.config = config
         self.store = where if isinstance(where, RedisStore) else RedisStore(where, **options)
         self.brain = gr.Resilience(config, store=self.store, observers=[self])
@@ -85,12 +91,13 @@ class Member:
 
     def ask(self, key: ScopeKey = KEY) -> object:
         """May a request be sent? Waits for the store as a call would."""
-        began = time.monotonic()
-        answer = self.store.acquire(key, self.config, began, first=True)
+        waited = 0.0
+        answer = self._timed(lambda: self.store.acquire(key, self.config, time.monotonic(), first=True))
         while isinstance(answer, Pending):
+            waited += answer.seconds
             time.sleep(answer.seconds)  # noqa: TID251 - the server answers in real time
-            answer = self.store.acquire(key, self.config, time.monotonic(), first=False)
-        self.slowest = max(self.slowest, time.monotonic() - began)
+            answer = self._timed(lambda: self.store.acquire(key, self.config, time.monotonic(), first=False))
+        self.waited = max(self.waited, waited)
         return answer
 
     def call(self, fact: Fact, key: ScopeKey = KEY) -> bool:
@@ -98,10 +105,20 @@ class Member:
         permit = self.ask(key)
         if not isinstance(permit, Permit):
             return False
-        began = time.monotonic()
-        self.store.report(key, permit, fact, fact.host, fact.model, began)
-        self.slowest = max(self.slowest, time.monotonic() - began)
+        now = time.monotonic()
+        self._timed(lambda: self.store.report(key, permit, fact, fact.host, fact.model, now))
         return True
+
+    def _timed(self, ask: Callable[[], object]) -> object:
+        began = time.monotonic()
+        answer = ask()
+        self.stood += time.monotonic() - began > STANDING
+        return answer
+
+    def was_not_kept(self) -> None:
+        """No call was slowed beyond the bound because of the store. A busy machine may stop anybody now and then."""
+        assert self.waited < BOUND
+        assert self.stood <= 2
 
     @property
     def state(self) -> State:
@@ -269,7 +286,7 @@ def test_nothing_waits_where_nothing_is_asked(server: Server) -> None:
         finally:
             server.thaw()
 
-        assert member.slowest < BOUND
+        member.was_not_kept()
 
 
 # ---- trouble -----------------------------------------------------------------------------------------------------
@@ -338,8 +355,25 @@ TROUBLES: dict[str, tuple[Callable[[Server], None], Callable[[Server], None]]] =
 """What happens to the server, and what ends it."""
 
 
+@pytest.fixture
+def talkers(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the threads that have anything to do with a connection."""
+    seen: set[str] = set()
+
+    def watched(method: Callable[..., object]) -> Callable[..., object]:
+        def use(*args: object, **options: object) -> object:
+            seen.add(threading.current_thread().name)
+            return method(*args, **options)
+
+        return use
+
+    for name in ("connect", "send_packed_command", "can_read", "read_response"):
+        monkeypatch.setattr(AbstractConnection, name, watched(getattr(AbstractConnection, name)))
+    return seen
+
+
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_no_call_is_slowed_or_fails_because_of_the_store(trouble: str) -> None:
+def test_no_call_is_slowed_or_fails_because_of_the_store(trouble: str, talkers: set[str]) -> None:
     """Ten thousand calls of four threads while it is in trouble; a second after it ends all are of one mind again."""
     begin, end = TROUBLES[trouble]
     models = [ScopeKey(HOST, "credential", f"m{number}") for number in range(5)]
@@ -359,13 +393,18 @@ def test_no_call_is_slowed_or_fails_because_of_the_store(trouble: str) -> None:
             except BaseException as error:  # whatever it is, the test must know
                 failures.append(error)
 
-        threads = [threading.Thread(target=drive, args=(member,)) for member in (one, other) * 2]
+        threads = [
+            threading.Thread(target=drive, args=(member,), name="caller") for member in (one, other) * 2
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert failures == []
-        assert max(one.slowest, other.slowest) < BOUND
+        one.was_not_kept()
+        other.was_not_kept()
+        assert "caller" not in talkers
+        assert any(name.startswith("gip-resilience-store") for name in talkers)
         one.call(UNAVAILABLE, models[4])
         end(server)
 
@@ -388,7 +427,7 @@ def test_a_proxy_that_loses_half_of_everything(server: Server) -> None:
             one.call(
                 UNAVAILABLE if number % 500 == 499 else OK, ScopeKey(HOST, "credential", f"m{number % 3}")
             )
-        assert one.slowest < BOUND
+        one.was_not_kept()
         proxy.lose(0.0)
         one.call(UNAVAILABLE)
         assert until(lambda: other.state is State.OPEN, "the other knows", 5.0) < 1.0
@@ -431,7 +470,7 @@ def test_a_replica_that_is_promoted(server: Server) -> None:
             front.cut()
             for _ in range(500):
                 one.call(OK)
-            assert one.slowest < BOUND
+            one.was_not_kept()
             replica.run("REPLICAOF", "NO", "ONE")
             one.call(UNAVAILABLE)
             assert until(lambda: other.state is State.OPEN, "the other knows", 5.0) < 1.0
@@ -549,7 +588,7 @@ def test_a_mistake_of_ours_is_no_trouble_of_the_callers(
         until(lambda: not member.store.up, "the store goes on by itself")
         until(lambda: of_ours() == [], "both threads end")
         assert member.call(UNAVAILABLE)
-        assert member.slowest < BOUND
+        member.was_not_kept()
 
 
 def test_a_store_that_is_dropped_ends_by_itself(server: Server) -> None:
@@ -718,7 +757,7 @@ def test_a_server_that_was_never_there() -> None:
             assert member.call(OK)
         until(lambda: bool(member.told), "it is told")
         assert [type(event) for event in member.told] == [StateDegraded]
-        assert member.slowest < BOUND
+        member.was_not_kept()
 
 
 ACL = (
