@@ -420,8 +420,6 @@ def test_no_call_is_slowed_or_fails_because_of_the_store(trouble: str, talkers: 
         assert failures == []
         one.was_not_kept()
         other.was_not_kept()
-        if trouble in {"asleep", "paused", "frozen"}:
-            assert max(one.waited, other.waited) > 0.02
         assert "caller" not in talkers
         assert any(name.startswith("gip-resilience-store") for name in talkers)
         one.call(UNAVAILABLE, models[4])
