@@ -265,9 +265,15 @@ class Cluster:
     def _whole(self, server: Server) -> bool:
         info = server.run("CLUSTER", "INFO")
         text = info.decode() if isinstance(info, bytes) else str(info)
-        return ("cluster_state:ok" in text or "'cluster_state': 'ok'" in text) and (
-            f"known_nodes:{len(self.servers)}" in text
-            or f"'cluster_known_nodes': '{len(self.servers)}'" in text
+        others = len(self.servers) - 1
+        return (
+            ("cluster_state:ok" in text or "'cluster_state': 'ok'" in text)
+            and (
+                f"known_nodes:{len(self.servers)}" in text
+                or f"'cluster_known_nodes': '{len(self.servers)}'" in text
+            )
+            # A state is called ok before the nodes are joined both ways, and what is published until then is lost.
+            and len(server.run("CLUSTER", "LINKS")) == 2 * others
         )
 
     def __enter__(self) -> Self:
