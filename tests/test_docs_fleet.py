@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,14 +27,14 @@ def test_the_program_runs() -> None:
     """As it stands, but for the address."""
     (program,) = blocks("python")
     with Server() as server:
-        names: dict[str, object] = {}
+        names: dict[str, Any] = {}
         exec(program.replace("127.0.0.1:6379", f"127.0.0.1:{server.port}"), names)
         store = names["store"]
         assert isinstance(store, RedisStore)
         assert store.flush(5.0)
         assert store.names.namespace == "shop"
         store.close()
-        names["client"].close()  # type: ignore[attr-defined]
+        names["client"].close()
 
 
 def test_the_settings_are_those_of_the_code() -> None:

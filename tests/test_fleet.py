@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,9 +80,9 @@ class Scene:
         (question,) = [question for question in self.heard_of() if question.script == script]
         return question
 
-    def answer(self, question: Question, *reply: object, now: float = NOW) -> tuple[object, ...]:
-        """The store answers."""
-        return self.store.answered(question, reply, now)  # type: ignore[arg-type]  # may be nonsense
+    def answer(self, question: Question, *reply: Any, now: float = NOW) -> tuple[object, ...]:
+        """The store answers, nonsense perhaps."""
+        return self.store.answered(question, reply, now)
 
     def news(self, *words: object, now: float = NOW) -> tuple[object, ...]:
         """Something is published."""
@@ -730,11 +732,11 @@ JUNK = st.one_of(
 
 
 @given(reply=st.one_of(JUNK, st.lists(JUNK, max_size=7), st.lists(st.lists(JUNK, max_size=2), max_size=3)))
-def test_no_reply_breaks_anything(reply: object) -> None:
+def test_no_reply_breaks_anything(reply: Any) -> None:
     """Whatever the store answers: something sensible and bounded, or nothing."""
-    state = read_circuit(reply)  # type: ignore[arg-type]  # that is the point
-    gate = read_gate(reply)  # type: ignore[arg-type]
-    given_left = read_budget(reply)  # type: ignore[arg-type]
+    state = read_circuit(reply)
+    gate = read_gate(reply)
+    given_left = read_budget(reply)
 
     assert state is None or (0.0 <= state.left <= LONGEST and 0.0 <= state.wait <= LONGEST)
     assert gate is None or (0.0 <= gate.left <= LONGEST and 0.0 <= gate.claimed <= LONGEST)

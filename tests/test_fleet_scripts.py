@@ -70,17 +70,20 @@ class Table:
 
     def gate(self, length: int = 0, claimed: int = 0, most: int = 120_000) -> list[int]:
         """Ask, or close."""
-        return self.run("gate", ("gate",), "a", "h", "m", length, claimed, most)  # type: ignore[no-any-return]
+        reply: list[int] = self.run("gate", ("gate",), "a", "h", "m", length, claimed, most)
+        return reply
 
     def budget(self, want: int, brought: int = 0, most: int = 50_000) -> list[int]:
         """Take, and bring."""
         keys = [NAMES.key(self.tag, "budget")]
         text = self.scripts["budget"].text
-        return self.client.eval(text, 1, *keys, "h", "m", most, brought, want, 60_000)  # type: ignore[no-any-return]
+        reply: list[int] = self.client.eval(text, 1, *keys, "h", "m", most, brought, want, 60_000)
+        return reply
 
     def ttl(self, kind: str) -> int:
         """Milliseconds that a record lives."""
-        return self.client.pttl(NAMES.key(self.tag, kind))  # type: ignore[no-any-return]
+        left: int = self.client.pttl(NAMES.key(self.tag, kind))
+        return left
 
 
 @pytest.fixture

@@ -671,7 +671,8 @@ def test_a_brain_takes_its_store_along(server: Server) -> None:
     copy = pickle.loads(pickle.dumps(brain))
 
     assert isinstance(copy.store, RedisStore)
-    assert copy.store.names.channel == brain.store.names.channel  # type: ignore[attr-defined]
+    assert isinstance(brain.store, RedisStore)
+    assert copy.store.names.channel == brain.store.names.channel
     assert copy.store.digest(b"key") == brain.store.digest(b"key")
     with server.client() as client, pytest.raises(TypeError, match="made from a URL"):
         pickle.dumps(RedisStore(client))
