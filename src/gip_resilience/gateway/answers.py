@@ -104,6 +104,7 @@ class Answer:
         framing: how the end of the body is marked: ``"auto"`` (a length where it is known, else chunked),
             ``"chunked"``, or ``"close"`` (the end of the connection).
         foreign: made by something in front of the gateway, so none of the gateway's own headers are added.
+        broken: the body lacks something, or holds what does not belong there; HTTP may not show it.
     """
 
     status: int = 200
@@ -112,6 +113,7 @@ class Answer:
     code: str | None = None
     framing: Framing = "auto"
     foreign: bool = False
+    broken: bool = False
 
     def with_headers(self, headers: Iterable[tuple[str, str]]) -> Answer:
         """The answer with *headers* added; they replace headers of the same name."""

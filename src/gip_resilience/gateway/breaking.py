@@ -33,6 +33,8 @@ def broken(answer: Answer, fault: BreakStream) -> Answer:
     place = _place(pieces, fault)
     sent, rest = _parted(pieces, place)
     ended = not rest
+    # After the last event with a meaning, the mark of the end is all that may be missing.
+    lacking = b"".join(rest) not in (b"", DONE) or fault.how == "garbled"
     if fault.how == "error":
         sent += [error_event(fault, pieces, place), *([DONE] if fault.done else [])]
         answer, ended = replace(answer, code=str(fault.code)), True
@@ -51,7 +53,7 @@ def broken(answer: Answer, fault: BreakStream) -> Answer:
         # A promise that is kept would be an end in order, also where the whole body was sent.
         length = max(_size(pieces), length + 1)
     body = Parts(sent, length if fault.framing == "length" else None)
-    return replace(answer, body=body, framing=_FRAMING_OF[fault.framing])
+    return replace(answer, body=body, framing=_FRAMING_OF[fault.framing], broken=lacking)
 
 
 def error_event(fault: BreakStream, pieces: Sequence[bytes], place: int) -> bytes:

@@ -60,11 +60,13 @@ class Decisions(NamedTuple):
         accept: counts a connection; gives its number and what it gets before it says anything.
         answer: what to do about a request, by the number of its connection.
         refuse: what to do about bytes that are no request.
+        closed: takes note that the connection of that number is gone.
     """
 
     accept: Callable[[], tuple[int, Reply | None]]
     answer: Callable[[Request, int], Iterator[Operation]]
     refuse: Callable[[BadRequest, int], Iterator[Operation]]
+    closed: Callable[[int], None]
 
 
 class Runner:
@@ -98,6 +100,7 @@ class Runner:
     def ended(self, connection: _Connection) -> None:
         """A connection is gone."""
         self._connections.pop(connection, None)
+        self.decisions.closed(connection.number)
         self.room_made()
 
     def room_made(self) -> None:
@@ -152,6 +155,7 @@ class Runner:
             if isinstance(reply, Reset):
                 _reset_on_close(client)
             client.close()
+            self.decisions.closed(number)
             return
         opening = self._loop.create_task(self._open(client, number))
         self._opening.add(opening)
@@ -164,6 +168,7 @@ class Runner:
             await self._loop.connect_accepted_socket(lambda: _Connection(self, number), client)
         except OSError:  # the client was gone before it was let in
             client.close()
+            self.decisions.closed(number)
 
 
 class _Connection(asyncio.Protocol):
@@ -175,7 +180,7 @@ class _Connection(asyncio.Protocol):
         self.closed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._runner = runner
-        self._number = number
+        self.number = number
         self._parser = RequestParser()
         self._received = asyncio.Event()
         self._writable = asyncio.Event()
@@ -252,11 +257,11 @@ class _Connection(asyncio.Protocol):
         try:
             request = await self._next_request()
         except BadRequest as problem:
-            return await self._perform(decisions.refuse(problem, self._number))
+            return await self._perform(decisions.refuse(problem, self.number))
         if request is None:
             return False
         self._busy = True
-        goes_on = await self._perform(decisions.answer(request, self._number))
+        goes_on = await self._perform(decisions.answer(request, self.number))
         self._busy = False
         self._idle_since = self._loop.time()
         if not self._reading:

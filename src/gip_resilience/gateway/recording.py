@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 _SECRET_NAME: Final = re.compile(
     r"authorization|api[-_]?key|token\b|secret|password|credential|cookie", re.IGNORECASE
 )
+_NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SECRET_VALUE: Final = re.compile(r"\bsk-[\w-]{8,}|\bBearer\s", re.IGNORECASE)
 
 
@@ -36,6 +38,9 @@ class Seen:
             were no request.
         status: HTTP status sent; `None` when none went out.
         code: error code sent.
+        whole: whether the client was sent all of a good answer: a 2xx to its last byte, without an error in it.
+        not_before: the answer asked not to come back before this moment, in seconds since the gateway started;
+            `None` when it did not say.
         body: the body, when bodies are recorded.
     """
 
@@ -52,6 +57,8 @@ class Seen:
     reply: str
     status: int | None
     code: str | None
+    whole: bool
+    not_before: float | None = None
     body: bytes | None = field(default=None, repr=False)
 
     def header(self, name: str) -> str | None:
@@ -83,6 +90,19 @@ class Redactor:
         if _SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or (credential and credential in value):
             return f"redacted:{self.digest(value)}"
         return value
+
+
+def asked_to_wait(headers: Headers) -> float | None:
+    """Seconds that an answer with *headers* asks to wait: ``retry-after-ms``, ``Retry-After`` as number or date."""
+    named = {name.lower(): value for name, value in headers}
+    for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        if _NUMBER.fullmatch(named.get(name, "")):
+            return float(named[name]) / per_second
+    try:
+        until, sent = (parsedate_to_datetime(named[name]) for name in ("retry-after", "date"))
+        return max(0.0, (until - sent).total_seconds())
+    except (KeyError, ValueError, TypeError):  # no such header, no date, or one without a time zone
+        return None
 
 
 def credential_of(request: Request) -> str:

@@ -1,38 +1,30 @@
-"""The gateway: what it decides about a request, and how it is started and asked.
+"""The gateway on a socket: how it is started and asked.
 
-Everything that changes while the gateway runs (the playing of the plan, the limits, the recording) is touched
-by the loop's thread alone, except where a lock says otherwise; the methods of `Gateway` may be called from
-any thread.
+What it decides, and what it remembers, is a `Service`; that is asked by the loop's thread alone, except where a lock
+says otherwise. The methods of `Gateway` may be called from any thread.
 """
 
 from __future__ import annotations
 
-import secrets
 import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from email.utils import formatdate
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final, cast
 
-from gip_resilience.gateway.answers import Answer, error_answer
-from gip_resilience.gateway.api import Api, read
-from gip_resilience.gateway.asked import Asked
 from gip_resilience.gateway.connections import Decisions, Runner
-from gip_resilience.gateway.http1 import BadRequest, Request
-from gip_resilience.gateway.plan import FaultPlan, Playback
-from gip_resilience.gateway.recording import Redactor, Seen, retry_count_of
-from gip_resilience.gateway.wire import Operation, Outgoing, operations, resolve
+from gip_resilience.gateway.service import Service
+from gip_resilience.gateway.wire import Operation, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
+    from gip_resilience.gateway.http1 import BadRequest, Request
     from gip_resilience.gateway.limits import RateLimit
-    from gip_resilience.gateway.replies import Reply
+    from gip_resilience.gateway.plan import FaultPlan
+    from gip_resilience.gateway.recording import Seen
     from gip_resilience.gateway.streaming import StreamOptions
 
 HOST: Final = "127.0.0.1"
@@ -74,20 +66,19 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         port: int = 0,
     ) -> None:
-        self._redactor = Redactor(secrets.token_bytes(32))
-        keys = None if api_keys is None else frozenset(map(self._redactor.digest, api_keys))
-        self._api = Api(tuple(models), keys, rate_limit, seed, self._redactor, streams)
-        self._seed = seed
-        self._latency = latency
-        self._record_bodies = record_bodies
-        self._clock = clock
+        self._service = Service(
+            plan,
+            models=models,
+            api_keys=api_keys,
+            seed=seed,
+            rate_limit=rate_limit,
+            latency=latency,
+            record_bodies=record_bodies,
+            streams=streams,
+            clock=clock,
+        )
         self._wanted_port = port
         self._port: int | None = None
-        self._lock = threading.Lock()
-        self._seen: list[Seen] = []
-        self._accepted = 0
-        self._started_at = clock()
-        self._playing = _Playing(Playback(plan or FaultPlan(), seed), self._started_at)
         self._runner: Runner | None = None
 
     def __enter__(self) -> Self:
@@ -115,9 +106,9 @@ class Gateway:
         listener = socket.create_server((HOST, self._wanted_port), backlog=_BACKLOG)
         listener.setblocking(False)
         self._port = cast("int", listener.getsockname()[1])
-        self._started_at = self._clock()
-        self.plan = self.plan
-        self._runner = Runner(Decisions(self._accept, self._answer, self._refuse), listener)
+        self._service.start()
+        decisions = Decisions(self._service.accept, self._answer, self._refuse, self._service.closed)
+        self._runner = Runner(decisions, listener)
         self._runner.start()
 
     def stop(self) -> None:
@@ -146,118 +137,38 @@ class Gateway:
     @property
     def requests(self) -> list[Seen]:
         """The requests so far, in the order in which they were read."""
-        with self._lock:
-            return list(self._seen)
+        return self._service.requests
 
     @property
     def connections(self) -> int:
         """How many TCP connections were accepted so far."""
-        with self._lock:
-            return self._accepted
+        return self._service.connections
+
+    @property
+    def open_connections(self) -> frozenset[int]:
+        """The numbers of the connections that neither side has closed yet; see `Seen.connection`."""
+        return self._service.open_connections
 
     @property
     def plan(self) -> FaultPlan:
         """The plan that is played; a new one may be put in at any time and plays from its beginning."""
-        return self._playing.playback.plan
+        return self._service.plan
 
     @plan.setter
     def plan(self, plan: FaultPlan) -> None:
-        # One assignment: the loop's thread reads the attribute once per request.
-        self._playing = _Playing(Playback(plan, self._seed), self._clock())
+        self._service.plan = plan
 
     def clear(self) -> None:
         """Forget the recorded requests and connections; the plan plays on."""
-        with self._lock:
-            self._seen.clear()
-            self._accepted = 0
+        self._service.clear()
 
     # What follows is called by the loop's thread.
 
-    def _accept(self) -> tuple[int, Reply | None]:
-        """Count a connection; returns its number and what it gets before it says anything."""
-        with self._lock:
-            self._accepted += 1
-            number = self._accepted
-        playing = self._playing
-        return number, playing.playback.reply_to_connection(self._clock() - playing.since)
-
     def _answer(self, request: Request, connection: int) -> Iterator[Operation]:
-        """Decide about *request*, record it, and tell what to do."""
-        now = self._clock()
-        asked = read(request)
-        playing = self._playing
-        reply = playing.playback.reply_to(request.path, request.method, asked.model, now - playing.since)
-        outgoing = self._finished(resolve(reply, _Bound(self._api, request, asked, now)), request, now)
-        self._record(request, asked, reply.kind, outgoing, connection, now)
-        return operations(outgoing, request)
-
-    def _finished(self, outgoing: Outgoing, request: Request, now: float) -> Outgoing:
-        """*outgoing* after the latency, and with the headers every answer of the gateway has."""
-        answer = outgoing.answer
-        if answer is not None:
-            headers = [("date", formatdate(usegmt=True))]
-            if not answer.foreign:
-                quota = self._api.quota(request, now)
-                headers += [
-                    ("server", "gip-gateway"),
-                    ("x-request-id", f"req_{secrets.token_hex(8)}"),
-                    *(quota.headers() if quota is not None else ()),
-                ]
-            answer = answer.with_defaults(headers)
-        return Outgoing(answer, outgoing.delay + self._latency, outgoing.pace, outgoing.cut, outgoing.raw)
+        return operations(self._service.decide(request, connection), request)
 
     def _refuse(self, problem: BadRequest, connection: int) -> Iterator[Operation]:
-        """Answer bytes that are no request, and record them as such."""
-        nothing = Request("", "", 1, (("connection", "close"),))
-        outgoing = Outgoing(error_answer("invalid_request", problem.reason, status=problem.status))
-        self._record(nothing, Asked(), "malformed", outgoing, connection, self._clock())
-        return operations(outgoing, nothing)
-
-    def _record(
-        self, request: Request, asked: Asked, reply: str, outgoing: Outgoing, connection: int, now: float
-    ) -> None:
-        seen = Seen(
-            at=now - self._started_at,
-            method=request.method,
-            path=request.path,
-            headers=self._redactor.headers(request),
-            body_size=len(request.body),
-            body_sha256=sha256(request.body).hexdigest(),
-            model=asked.model,
-            stream=asked.stream,
-            connection=connection,
-            retry_count=retry_count_of(request),
-            reply=reply,
-            status=outgoing.status,
-            code=outgoing.code,
-            body=request.body if self._record_bodies else None,
-        )
-        with self._lock:
-            self._seen.append(seen)
-
-
-@dataclass(frozen=True, slots=True)
-class _Playing:
-    """A playing of a plan and when it began."""
-
-    playback: Playback
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """The API, bound to one request: what `resolve` asks when a reply wants the real answer."""
-
-    api: Api
-    request: Request
-    asked: Asked
-    now: float
-
-    def respond(self) -> Answer:
-        return self.api.respond(self.request, self.asked, self.now)
-
-    def rate_limited(self, retry_after: float | str | None) -> Answer:
-        return self.api.rate_limited(self.request, self.now, retry_after)
+        return operations(*self._service.refuse(problem, connection))
 
 
 def serve(

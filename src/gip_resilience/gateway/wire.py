@@ -115,6 +115,14 @@ class Outgoing:
         """The error code of the answer, if the client gets to see its status."""
         return None if self.answer is None or self.status is None else self.answer.code
 
+    @property
+    def whole(self) -> bool:
+        """Whether the client is sent all of a good answer."""
+        answer, cut = self.answer, self.cut
+        if answer is None or answer.broken or answer.code is not None or not 200 <= answer.status < 300:
+            return False
+        return cut is None or cut.how is None
+
 
 class Backend(Protocol):
     """What answers one request in good health."""
@@ -178,12 +186,12 @@ def operations(outgoing: Outgoing, request: Request) -> Iterator[Operation]:
     if answer is None or (cut is not None and cut.where == "start"):
         yield Finish(how or "fin")
         return
-    framing = _framing(answer, request)
-    head = _head(answer, framing, request)
+    framing, headers = head_of(answer, request)
+    head = head_bytes(answer.status, headers)
     place = "body" if cut is None else cut.where
     if place == "head":
-        yield Write(head[: len(head) // 2])
-    elif place == "headers" or _bodiless(answer, request):
+        yield Write(half_head(head))
+    elif place == "headers" or is_bodiless(answer, request):
         yield Write(head)
     else:
         yield from _message(head, answer.body, framing, outgoing.pace, cut)
@@ -243,12 +251,12 @@ def _change(outgoing: Outgoing, change: Callable[[Answer], Answer]) -> Outgoing:
 def _halve(outgoing: Outgoing, how: str) -> Outgoing:
     match how:
         case "eof":
-            return _change(outgoing, lambda a: replace(a, body=half(a.body), framing="close"))
+            return _change(outgoing, lambda a: replace(a, body=half(a.body), framing="close", broken=True))
         case "short_length":
-            return _change(outgoing, lambda a: replace(a, body=half(a.body)))
+            return _change(outgoing, lambda a: replace(a, body=half(a.body), broken=True))
         case "truncated_gzip":
             packed = _change(outgoing, gzipped)
-            return _change(packed, lambda a: replace(a, body=half(a.body)))
+            return _change(packed, lambda a: replace(a, body=half(a.body), broken=True))
         case "bad_chunk":
             chunked = _change(outgoing, lambda a: replace(a, framing="chunked"))
             return _cut(chunked, "body", "fin", NOT_A_CHUNK)
@@ -268,7 +276,8 @@ def _break(outgoing: Outgoing, fault: replies.BreakStream) -> Outgoing:
     return replace(outgoing, answer=broken(outgoing.answer, fault), cut=cut, pace=pace)
 
 
-def _bodiless(answer: Answer, request: Request) -> bool:
+def is_bodiless(answer: Answer, request: Request) -> bool:
+    """Whether HTTP allows the answer no body."""
     return request.method == "HEAD" or answer.status in (204, 304)
 
 
@@ -284,7 +293,9 @@ def _framing(answer: Answer, request: Request) -> Literal["length", "chunked", "
     return "chunked" if request.version else "close"
 
 
-def _head(answer: Answer, framing: Literal["length", "chunked", "close"], request: Request) -> bytes:
+def head_of(answer: Answer, request: Request) -> tuple[Literal["length", "chunked", "close"], Headers]:
+    """How the end of the body is marked, and the headers with those that say so."""
+    framing = _framing(answer, request)
     headers = list(answer.headers)
     if framing == "length" and answer.status not in (204, 304):
         headers.append(("content-length", str(_length(answer.body))))
@@ -294,8 +305,18 @@ def _head(answer: Answer, framing: Literal["length", "chunked", "close"], reques
         headers.append(("connection", "close"))
     elif not request.version:
         headers.append(("connection", "keep-alive"))
-    lines = [f"HTTP/1.1 {answer.status} {reason_of(answer.status)}", *(f"{k}: {v}" for k, v in headers)]
+    return framing, tuple(headers)
+
+
+def head_bytes(status: int, headers: Headers) -> bytes:
+    """Status line and headers as they are sent."""
+    lines = [f"HTTP/1.1 {status} {reason_of(status)}", *(f"{k}: {v}" for k, v in headers)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def half_head(head: bytes) -> bytes:
+    """What is sent of a head that breaks off."""
+    return head[: len(head) // 2]
 
 
 def _message(
@@ -318,7 +339,7 @@ def _message(
     yield Write(head)
     size, interval = pace or (0, 0.0)
     pieces: Iterable[bytes] = (body,) if isinstance(body, bytes) else body.pieces
-    for number, piece in enumerate(_cut_up(pieces, size) if size else pieces):
+    for number, piece in enumerate(cut_up(pieces, size) if size else pieces):
         if number and interval:
             yield Pause(interval)
         if piece:
@@ -339,7 +360,8 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-def _cut_up(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+def cut_up(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """*pieces* in pieces of *size* bytes at most."""
     for piece in pieces:
         for start in range(0, len(piece), size):
             yield piece[start : start + size]
