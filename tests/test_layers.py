@@ -100,8 +100,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """From the bottom up. A module imports from its own layer and from those below. A package stands for all in it."""
 
-ISLANDS = {"gateway": {"gateway"}, "testing": {"testing", "gateway"}}
-"""Modules that import, of ours, nothing but these."""
+ISLANDS = {"gateway": {"gateway"}, "testing": {"testing", "gateway", "clock"}}
+"""Modules that import, of ours, nothing but these. The clock is what `instant` takes the place of."""
 
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
@@ -330,7 +330,7 @@ def test_what_decides_cannot_wait(module: str) -> None:
 
 
 def test_the_adapters_alone_know_the_http_libraries() -> None:
-    """Each HTTP library is imported by its own adapter and by nobody else but the demonstration."""
+    """Each HTTP library is imported by its own adapter, its own fake, and by nobody else but the demonstration."""
     libraries = {"httpx", "httpx2", "requests", "urllib3", "httpcore", "httpcore2"}
     users = {
         (module, name.partition(".")[0])
@@ -350,6 +350,10 @@ def test_the_adapters_alone_know_the_http_libraries() -> None:
         ("_requests_streams", "urllib3"),
         ("requests", "requests"),
         ("requests", "urllib3"),
+        ("testing._over_httpx", "httpx"),
+        ("testing._over_httpx2", "httpx2"),
+        ("testing._over_requests", "requests"),
+        ("testing._over_requests", "urllib3"),
     }
 
 

@@ -34,6 +34,10 @@ class Drains:
         self._lock = threading.Lock()
         self._resting: dict[str, tuple[float, float]] = {}
 
+    def use_clock(self, monotonic: Callable[[], float]) -> None:
+        """Count time by another clock, which is not behind."""
+        self._monotonic = monotonic
+
     def worth(self, origin: str) -> bool:
         """Whether to drain a body of this origin."""
         if not self._resting:  # the everyday case; reading a dict's size needs no lock

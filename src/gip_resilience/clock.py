@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+import weakref
+from typing import ClassVar, Protocol
 
 
 class Clock(Protocol):
@@ -37,3 +38,45 @@ class SystemClock:
         import anyio
 
         await anyio.sleep(seconds)
+
+
+class Follower(Protocol):
+    """What goes by the clock of this module, whichever that is."""
+
+    def use_clock(self, clock: Clock, /) -> None:
+        """Go by *clock* from now on; it is not behind the one before."""
+
+
+class _Current:
+    """The clock of those who were given none, and who they are."""
+
+    clock: ClassVar[Clock] = SystemClock()
+    followers: ClassVar[weakref.WeakSet[Follower]] = weakref.WeakSet()
+
+
+def current() -> Clock:
+    """The clock of those who were given none."""
+    return _Current.clock
+
+
+def follow(follower: Follower) -> Clock:
+    """Have *follower* told when another clock takes the place of `current`, which is returned."""
+    # First the name, then the look at the clock: who is not told of a new one sees it here. So no lock is needed,
+    # which a fork could leave taken.
+    _Current.followers.add(follower)
+    return _Current.clock
+
+
+def stand_in(clock: Clock) -> None:
+    """Have *clock* take the place of the machine's; for `gip_resilience.testing.instant`."""
+    _Current.clock = clock
+    for follower in _all_followers():
+        follower.use_clock(clock)
+
+
+def _all_followers() -> list[Follower]:
+    while True:
+        try:
+            return list(_Current.followers)
+        except RuntimeError:  # another thread made one meanwhile
+            continue

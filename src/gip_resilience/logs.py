@@ -72,6 +72,10 @@ class _Lines:
         self._limits = limits
         self._monotonic = monotonic
 
+    def use_clock(self, monotonic: Callable[[], float]) -> None:
+        """Count time by another clock, which is not behind."""
+        self._monotonic = monotonic
+
     def say(self, level: int, event: str, make: Callable[[Any], words.Line], about: Any) -> None:
         """Write one line, unless its level is off or there were too many of its kind.
 
@@ -115,7 +119,9 @@ class LogObserver:
     ) -> None:
         chosen = ObserveConfig() if limits is None else limits
         self._limits = LineLimits(chosen.log_burst, chosen.log_rate)
-        self._say = _Lines(self._limits, monotonic).say
+        lines = _Lines(self._limits, monotonic)
+        self.use_clock = lines.use_clock
+        self._say = lines.say
 
     def limit(self, limits: ObserveConfig) -> None:
         """Change how many lines of one kind are written."""

@@ -197,7 +197,7 @@ class RedisStore(SharedStore):
     def bind(self, resilience: Resilience) -> None:
         """See that what happens in the background is told to its observers, too; called by `Resilience`."""
         self._clock = resilience.clock.monotonic
-        alive = [brain for brain in self._brains if brain() is not None]
+        alive = [brain for brain in self._brains if brain() not in {None, resilience}]
         self._brains = (*alive, weakref.ref(resilience))
 
     def _in_child(self) -> None:

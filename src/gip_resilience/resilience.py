@@ -14,7 +14,7 @@ from gip_resilience._drains import Drains
 from gip_resilience._record import Record, Surroundings
 from gip_resilience._watching import ConfigWatch
 from gip_resilience.breaker import BreakerView, Control
-from gip_resilience.clock import SystemClock
+from gip_resilience.clock import current, follow
 from gip_resilience.config import Config, Overrides
 from gip_resilience.engine import Call
 from gip_resilience.events import CircuitOverruled, ConfigRejected, ConfigReloaded
@@ -82,7 +82,7 @@ class Resilience:
         observers = tuple(observers)
         self.config = config
         self._part = part
-        self.clock: Clock = SystemClock() if clock is None else clock
+        self.clock: Clock = current() if clock is None else clock
         self.store: Store = MemoryStore(chance=chance) if store is None else store
         self.metrics = Metrics(config.observe, self._present)
         self._logs = LogObserver(self.clock.monotonic, config.observe)
@@ -97,6 +97,8 @@ class Resilience:
         for observer in (self.store, *observers):
             if callable(bind := getattr(observer, "bind", None)):
                 bind(self)
+        if clock is None and (latest := follow(self)) is not self.clock:
+            self.use_clock(latest)  # it was changed since
         if self._watch is not None and self._watch.reason:
             self.tell(ConfigRejected(self._watch.source, self._watch.reason))
 
@@ -136,6 +138,19 @@ class Resilience:
         self._logs.limit(config.observe)
         self.config = config
         return tuple(name for name in config.kinds if getattr(config, name) != getattr(before, name))
+
+    def use_clock(self, clock: Clock) -> None:
+        """Go by another clock, for every call that starts from now on.
+
+        Args:
+            clock: must not be behind the one before: circuits and gates have written down moments.
+        """
+        self.clock = clock
+        self._logs.use_clock(clock.monotonic)
+        self.drains.use_clock(clock.monotonic)
+        self._world = self._world._replace(monotonic=clock.monotonic)
+        if callable(bind := getattr(self.store, "bind", None)):
+            bind(self)
 
     def check_config(self) -> None:
         """Look whether the watched file has changed, if it is time to. Every call does so as it starts.

@@ -34,7 +34,7 @@ from gip_resilience.requests import CircuitOpenError as RequestsCircuitOpenError
 from gip_resilience.requests import ResilientAdapter
 from gip_resilience.snapshots import Histogram, Snapshot
 from gip_resilience.state import CircuitKey
-from gip_resilience.testing import FakeClock
+from gip_resilience.testing import FakeClock, Finding, ScriptedUpstream, assert_resilient, instant, judge
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -281,3 +281,20 @@ def fakes() -> list[Seen]:
         gateway.plan = FaultPlan.per_model({"azure/*": Error("model_unavailable")})
         FaultPlan.always("ok")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         return gateway.requests
+
+
+def testing_kit() -> None:
+    """Clocks, upstreams and the judge."""
+    upstream = ScriptedUpstream([Ok()], clock=FakeClock())
+    httpx.Client(transport=upstream.httpx_transport())
+    httpx.AsyncClient(transport=upstream.httpx_transport())
+    httpx2.Client(transport=upstream.httpx2_transport())
+    httpx2.AsyncClient(transport=upstream.httpx2_transport())
+    requests.Session().mount("https://", upstream.requests_adapter())
+    with instant() as clock:
+        assert_type(clock.slept, list[float])
+    assert_type(judge(upstream, answered=1, closed=True), list[Finding])
+    assert_resilient(upstream, allow=["early", "leaked"], min_backoff=0.1)
+    with Gateway() as gateway:
+        assert_resilient(gateway)
+    assert_resilient(gateway, allow=["haste"])  # type: ignore[list-item]  # no such fault
