@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import sys
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -620,3 +621,20 @@ def test_from_urllib3_refuses_bad_numbers(retry: urllib3.Retry, message: str) ->
     with pytest.raises(ConfigError) as caught:
         Policy.from_urllib3(retry)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("broken"), OSError(24, "Too many open files")], ids=["import", "files"]
+)
+def test_a_sequence_that_cannot_be_loaded(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package it comes from is loaded when it is needed, perhaps without a file left to open: the base stands in."""
+
+    class Refusing:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "backoff":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "backoff", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+
+    assert first(3, Policy(base_delay=0.5, max_delay=8.0)) == [0.5, 0.5, 0.5]

@@ -6,6 +6,7 @@ kind. What leaves this module is always seconds that can be waited: finite and n
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from math import ceil, inf, isfinite, isnan
@@ -24,7 +25,9 @@ def delays(wait: str | Callable[[], Iterable[Any]], base: float, longest: float)
         longest: seconds; the cap.
     """
     last = min(base, longest)
-    values = iter(_values(wait, base, longest))
+    values: Iterator[object] = iter(())
+    with suppress(Exception):  # as below; and without a file left to open, backoff cannot be loaded
+        values = iter(_values(wait, base, longest))
     while True:
         try:
             value = next(values)
