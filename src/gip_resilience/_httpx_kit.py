@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gip_resilience._refusals import refusal_message
@@ -102,6 +103,8 @@ def explain(error: Exception, kit: Kit) -> Fact | None:
             kind = "tls_error"
         elif kind == "connection_lost" and _was_refused_stream(error):
             kind = "refused_stream"
+        elif kind == "invalid_request_local" and _was_received(error):
+            kind = "protocol_error"
         return transport_fact(kind)
     return None
 
@@ -117,6 +120,21 @@ def _is_certificate_error(error: object) -> bool:
             return False
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return True
+        error = error.__cause__ or next(iter(error.args), None)
+    return False
+
+
+def _was_received(error: object) -> bool:
+    """Over HTTP/2, a peer that breaks the protocol is called a local error, too: h2 has one word for both sides.
+
+    The commonest is no breach at all: an answer in one read with the GOAWAY of a server that is about to stop, after
+    which h2 accepts nothing more. What h2 says while it reads is not the request's fault.
+    """
+    for _ in range(_CAUSES):
+        if not isinstance(error, BaseException):
+            return False
+        if type(error).__module__ == "h2.exceptions":
+            return any(frame.f_code.co_name == "receive_data" for frame, _ in walk_tb(error.__traceback__))
         error = error.__cause__ or next(iter(error.args), None)
     return False
 
