@@ -627,7 +627,7 @@ def test_from_urllib3_refuses_bad_numbers(retry: urllib3.Retry, message: str) ->
     "error", [ImportError("broken"), OSError(24, "Too many open files")], ids=["import", "files"]
 )
 def test_a_sequence_that_cannot_be_loaded(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package it comes from is loaded when it is needed, perhaps with no file left to open: the base stands in."""
+    """The package it comes from is loaded when it is needed, perhaps with no file left: the base stands in."""
 
     class Refusing:
         def find_spec(self, name: str, *_: object) -> None:
