@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness import Harness, Session
     from loopback import Exchange
 
-DEADLINE = 0.25
+DEADLINE = 0.2
 """Seconds. Real ones, since the network's time is what is bounded."""
 
 CUT: dict[str, Any] = {
@@ -33,7 +33,7 @@ DRIP = 0.02
 LOTS = 1500
 """Drops or pieces after which a peer ends by itself, whatever the client does."""
 
-BOMB = 50 << 20
+BOMB = 20 << 20
 """Bytes that a bomb makes of very few."""
 
 OK = b"HTTP/1.1 200 OK\r\n"

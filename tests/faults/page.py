@@ -140,12 +140,11 @@ def write() -> int:
         names = [(cell.fault.name, cell.act, cell.harness.name) for cell in played]
         for cell, seen in zip(played, pool.map(_played, names), strict=True):
             differ += _compare(cell, seen)
-    told: dict[tuple[str, str], dict[str, str]] = {}
-    for cell in chosen:
-        if cell.fault.name in programs.PROGRAMS:
-            key = (cell.fault.name, cell.act)
-            told[key] = told.get(key) or programs.run(*key)
-            differ += _compare(cell, {told[key][cell.harness.name]})
+    rest = [cell for cell in chosen if cell.fault.name in programs.PROGRAMS]
+    acts = sorted({(cell.fault.name, cell.act) for cell in rest})
+    told = dict(zip(acts, programs.run(acts), strict=True))
+    for cell in rest:
+        differ += _compare(cell, {told[cell.fault.name, cell.act][cell.harness.name]})
     if differ:
         print(f"{differ} of {len(chosen)} cells differ; nothing is written")
         return 1

@@ -37,7 +37,7 @@ PATIENT = 5.0
 BRIEF = 0.05
 """Seconds it waits where it never will."""
 
-FAIR = 0.3
+FAIR = 0.25
 """Seconds it waits where it will not be answered at first, but later: enough for a busy machine."""
 
 QUICK = gr.Config(stream=gr.StreamConfig(resume=()))
