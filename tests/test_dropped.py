@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gc
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import gip_resilience as gr
 from gip_resilience.breaker import State
-from gip_resilience.gateway import Error, FaultPlan
+from gip_resilience.gateway import Error, FaultPlan, Huge, SlowBody
 from happenings import Witness
+from harness import HARNESSES
+from leftovers import assert_idle, network
 from live import STREAMED
 
 if TYPE_CHECKING:
-    from gip_resilience.gateway import Gateway
+    from gip_resilience.gateway import Gateway, Reply
     from gip_resilience.testing import FakeClock
     from harness import Harness, Session
 
@@ -27,16 +30,18 @@ pytestmark = [
 ]
 
 
-def open_and_forget(session: Session, url: str) -> None:
+def open_and_forget(session: Session, url: str, pieces: int = 0) -> None:
     """A streamed call whose response nobody keeps, but for itself: only the collector finds it."""
     ring: list[Any] = []
     ring.append(ring)
     if session.harness.name == "requests":
-        ring.append(session.client.post(url, json=STREAMED, stream=True, timeout=5))
+        response = session.client.post(url, json=STREAMED, stream=True, timeout=5)
+        ring += [response, *islice(response.iter_content(None), pieces)]
         return
     request = session.client.build_request("POST", url, json=STREAMED)
     if session.portal is None:
-        ring.append(session.client.send(request, stream=True))
+        response = session.client.send(request, stream=True)
+        ring += [response, *islice(response.iter_raw(), pieces)]
         return
 
     async def send() -> None:
@@ -87,8 +92,6 @@ def test_a_dropped_stream_gives_the_probe_back(harness: Harness, gateway: Gatewa
 
 def test_a_stream_that_is_dropped_inside_a_lock_of_ours(gateway: Gateway, clock: FakeClock) -> None:
     """The collector runs where it likes, in the middle of the store's or the counters' work too: it must not wait."""
-    from harness import HARNESSES
-
     brain = gr.Resilience(clock=clock)
     done = threading.Event()
 
@@ -113,3 +116,41 @@ def test_a_stream_that_is_dropped_inside_a_lock_of_ours(gateway: Gateway, clock:
         done.clear()
 
     assert brain.metrics.snapshot().total("cancelled") == 2
+
+
+def pool_lock(session: Session) -> Any:
+    """What a blocking client holds while it gives out its connections."""
+    transport = network(session)
+    if session.harness.name == "requests":
+        return transport.poolmanager.connection_from_url(session.client.gip_url).pool.mutex
+    return transport._pool._optional_thread_lock
+
+
+@pytest.mark.parametrize("harness", [one for one in HARNESSES if one.colour == "sync"], ids=repr)
+@pytest.mark.parametrize("reply", [SlowBody(0, 0.01), Huge(300_000, status=500)], ids=["stream", "answer"])
+def test_a_body_that_is_dropped_inside_a_lock_of_the_client(
+    reply: Reply, harness: Harness, gateway: Gateway, clock: FakeClock
+) -> None:
+    """The collector may be at work where the client gives out connections: it must not wait for that client."""
+    url = gateway.url + "/v1/chat/completions"
+    done = threading.Event()
+    with harness.open(gr.Resilience(clock=clock)) as session:
+        session.client.gip_url = url
+
+        def collect_inside() -> None:
+            with pool_lock(session):
+                gc.collect()
+            done.set()
+
+        gateway.plan = FaultPlan.script([reply])
+        gc.disable()
+        try:
+            open_and_forget(session, url, pieces=1)
+            thread = threading.Thread(target=collect_inside, daemon=True)
+            thread.start()
+            assert done.wait(10), "the collector hangs in a lock of the client's"
+            thread.join(10)
+        finally:
+            gc.enable()
+        assert session.post(url).status == 200
+        assert_idle(session)

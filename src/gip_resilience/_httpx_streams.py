@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
+from gip_resilience._forgotten import begin, end, forget
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -61,6 +63,8 @@ class SyncRelay:
         self._inner = inner
         self._cause = cause
         self._deadline = deadline
+        if rest is not None:
+            begin(rest)
 
     def __iter__(self) -> Self:
         return self
@@ -75,6 +79,7 @@ class SyncRelay:
         try:
             return next(self._rest) if self._deadline is None else self._deadline.pull(self._rest)
         except StopIteration:
+            self._let_go()
             raise
         except BaseException:
             self.close()  # one of the packages does not close a response whose body raised
@@ -82,8 +87,18 @@ class SyncRelay:
 
     def close(self) -> None:
         """Close the response underneath. Idempotent. What was read stays, and is then all there is."""
-        self._rest = None
+        self._let_go()
         self._inner.close()
+
+    def _let_go(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            end(rest)
+
+    def __del__(self) -> None:
+        """Nobody closed it: the next call does. See `gip_resilience._forgotten`."""
+        if self._rest is not None:
+            forget(self._rest, self._inner.close)
 
 
 class AsyncRelay:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gip_resilience._announcer import Announcer
 from gip_resilience._drains import Drains
+from gip_resilience._forgotten import close_forgotten
 from gip_resilience._record import Record, Surroundings
 from gip_resilience._watching import ConfigWatch
 from gip_resilience.breaker import BreakerView, Control
@@ -205,6 +206,7 @@ class Resilience:
 
         The collector that found them may have been at work inside one of our locks, so it can only leave a note.
         """
+        close_forgotten()
         while self._dropped:
             try:
                 call = self._dropped.popleft()
