@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --require-virtualenv
 JOBS ?= 2
+SOAK_SECONDS ?= 3600
 
 # A stamp is as new as the pyproject.toml that was installed.
 DEV := $(VENV)/dev.stamp
@@ -16,7 +17,7 @@ DEMO := $(VENV)/demo.stamp
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types pytest format clean
+.PHONY: help demo test test-all lint types pytest format soak soak-report clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
@@ -26,6 +27,8 @@ help:
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
 	@echo 'make format   let ruff put the source in order'
+	@echo 'make soak     the endurance run: an hour, or SOAK_SECONDS=60 (Linux; loopback only); see soak/README.md'
+	@echo 'make soak-report  docs/soak.md from the result of the last run, or of one that is under way'
 	@echo 'make clean    remove .venv and everything else that was made'
 
 # The demo needs less than the tests; a .venv that is ready for the tests will do.
@@ -56,9 +59,15 @@ format: $(DEV)
 	@$(BIN)/ruff check --quiet --fix
 	@$(BIN)/ruff format --quiet
 
+soak: $(DEV)
+	@$(BIN)/python -m soak run --seconds $(SOAK_SECONDS)
+
+soak-report: $(DEV)
+	@$(BIN)/python -m soak report
+
 clean:
 	rm -rf $(VENV) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'

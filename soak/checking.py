@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
-LEAST = 4
+LEAST = 3
 """Samples below which nothing can be said of a trend."""
 
 STEADY = {

@@ -19,6 +19,7 @@ from gip_resilience import __version__
 
 from . import checking, sampling
 from .guarding import Guard
+from .history import History
 from .ledger import OUTCOMES, Account, merged, plain, sums
 from .pacing import Pacer
 from .peer import Peer
@@ -61,7 +62,7 @@ class Run:
         self._settings = settings
         self._say = say
         self._problems: Counter[str] = Counter()
-        self._samples: list[Sample] = []
+        self._history = History(settings.warm_up)
         self._peer_kinds: Counter[str] = Counter()
         self._accepted = 0
         self._populations: list[Population] = []
@@ -146,7 +147,7 @@ class Run:
         self._began = told = time.monotonic()
         least = settings.warm_up + checking.LEAST
         while not self.interrupted.is_set():
-            if time.monotonic() - self._began >= settings.seconds and len(self._samples) >= least:
+            if time.monotonic() - self._began >= settings.seconds and len(self._history) >= least:
                 break
             # Ends the process, with the stack of every thread, if even the end of the round does not come.
             faulthandler.dump_traceback_later(settings.round + 4 * settings.patience + 60.0, exit=True)
@@ -161,7 +162,9 @@ class Run:
                 self._tell()
 
     def _tell(self) -> None:
-        sample, calls = self._samples[-1], merged(self._accounts()).calls
+        sample, calls = self._history.last(), merged(self._accounts()).calls
+        if sample is None:
+            return
         self._say(
             f"{sample.at:6.0f} s {calls.total():9d} calls"
             f" ({', '.join(f'{calls[name]} {name}' for name in OUTCOMES)}),"
@@ -201,13 +204,13 @@ class Run:
             if self._trouble is not None:
                 self._trouble.resume()
         self._blame(checking.at_rest(sample))
-        self._samples.append(sample)
+        self._history.add(sample)
         self._write("running", guard)
 
     def _settle_down(self, peer: Peer) -> None:
         """Wait until nothing is left to do in the background; or until that takes too long."""
         until = time.monotonic() + SETTLING
-        last = self._samples[-1] if self._samples else None
+        last = self._history.last()
         while True:
             sampling.give_back()
             for population in self._populations:
@@ -245,15 +248,9 @@ class Run:
             probing=sum(population.probing() for population in self._populations),
             dropped=sum(population.dropped() for population in self._populations),
             objects=dict(objects),
-            others=dict(sampling.others()) if self._names_matter() else {},
+            others=dict(sampling.others()),
             peer=state,
         )
-
-    def _names_matter(self) -> bool:
-        """The first sample that counts, and the latest, say of what there is how much."""
-        for sample in self._samples[self._settings.warm_up + 1 :]:
-            sample.others = {}
-        return True
 
     def _settle(self, peer: Peer, lag: float) -> None:
         """Compare what was said of the calls since the last quiet point."""
@@ -294,7 +291,7 @@ class Run:
 
     def _end(self, before: Sample, guard: Guard) -> None:
         faulthandler.cancel_dump_traceback_later()  # that is a thread
-        counted = self._counted()
+        counted = self._history.counted()
         if not self.interrupted.is_set() or len(counted) >= checking.LEAST:
             self._blame(checking.steady(counted))
             self._blame(checking.flat(counted, self._settings))
@@ -309,16 +306,13 @@ class Run:
         self._blame(left)
         self._blame(guard.problems())
 
-    def _counted(self) -> list[Sample]:
-        return self._samples[self._settings.warm_up :]
-
     def _write(self, status: str, guard: Guard) -> None:
         problems = dict(self._problems)
         if status == "running":
             problems |= dict.fromkeys(guard.problems(), 1)
         self._results.write(
             status,
-            self._samples,
+            self._history,
             accounts={name: plain(account) for name, account in self._accounts().items()},
             permits={population.name: counts(population.store) for population in self._populations},
             metrics={population.name: _metrics(population) for population in self._populations},

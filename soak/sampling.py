@@ -77,7 +77,7 @@ class Sample:
 
 def give_back() -> None:
     """Collect all garbage, and hand freed memory back to the system."""
-    for _ in range(3):
+    for _ in range(2):
         gc.collect()
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gip_resilience as gr
 from gip_resilience.config import (
@@ -89,14 +89,16 @@ class Settings:
     @classmethod
     def of(cls, seconds: float, seed: int) -> Settings:
         """A run of that length: a short one has shorter rounds, so that there are samples, and is tolerated more."""
+        if seconds >= 600:
+            return cls(seconds=seconds, seed=seed, warm_up=round(seconds / 10 / 15))
         # What is not full yet after some seconds (arenas, tables of names) looks like growth.
-        if seconds < 600:
-            return cls(
-                seconds=seconds,
-                seed=seed,
-                round=max(0.5, seconds / 12),
-                memory=16.0,
-                blocks=10_000,
-                objects=400,
-            )
-        return cls(seconds=seconds, seed=seed, warm_up=round(seconds / 10 / 15))
+        found = cls(
+            seconds=seconds,
+            seed=seed,
+            round=max(0.3, seconds / 12),
+            warm_up=2,
+            memory=16.0,
+            blocks=10_000,
+            objects=400,
+        )
+        return found if seconds >= 10 else replace(found, tasks=1, threads=1, warm_up=1)
