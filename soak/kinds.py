@@ -54,7 +54,7 @@ class Requests:
             json=errand.body,
             headers=headers,
             stream=errand.stream,
-            timeout=(5, READ_TIMEOUT),
+            timeout=(10, READ_TIMEOUT),
             allow_redirects=False,
         )
 
@@ -86,7 +86,7 @@ class Blocking:
         client = self._library.Client(
             verify=_certificates(self._library),
             trust_env=False,
-            timeout=self._library.Timeout(READ_TIMEOUT, connect=5, pool=10),
+            timeout=self._library.Timeout(10, read=READ_TIMEOUT),
         )
         gr.mount(client, brain)
         return client
@@ -118,7 +118,7 @@ class Awaiting:
         client = self._library.AsyncClient(
             verify=_certificates(self._library),
             trust_env=False,
-            timeout=self._library.Timeout(READ_TIMEOUT, connect=5, pool=10),
+            timeout=self._library.Timeout(10, read=READ_TIMEOUT),
         )
         gr.mount(client, brain)
         return client

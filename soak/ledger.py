@@ -250,9 +250,8 @@ def _answered(note: Note) -> bool:
 
 def _cut_off(note: Note) -> bool:
     """Whether a request may have been on its way when time was up."""
-    return note.seen == "cancelled" or (
-        note.deadline is not None and any(status is None for _, status in note.ended)
-    )
+    codes = {code for code, status in note.ended if status is None}
+    return note.seen == "cancelled" or "write_timeout" in codes or (note.deadline is not None and bool(codes))
 
 
 def sums(seen: Account, snapshot: Mapping[str, int]) -> list[str]:

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-SETTLING = 5.0
-"""Seconds until what the last calls left to do in the background is done: closing, finalising, connecting anew."""
-
 BETWEEN = 60.0
 """Seconds from one line of progress to the next."""
 
@@ -186,7 +183,7 @@ class Run:
             self._trouble.pause()
         try:
             for population in self._populations:
-                until = time.monotonic() + SETTLING
+                until = time.monotonic() + self._settings.settling
                 while not population.linked():
                     if time.monotonic() > until:
                         self._blame(
@@ -209,7 +206,7 @@ class Run:
 
     def _settle_down(self, peer: Peer) -> None:
         """Wait until nothing is left to do in the background; or until that takes too long."""
-        until = time.monotonic() + SETTLING
+        until = time.monotonic() + self._settings.settling
         last = self._history.last()
         while True:
             sampling.give_back()
@@ -295,7 +292,7 @@ class Run:
         if not self.interrupted.is_set() or len(counted) >= checking.LEAST:
             self._blame(checking.steady(counted))
             self._blame(checking.flat(counted, self._settings))
-        until = time.monotonic() + SETTLING
+        until = time.monotonic() + self._settings.settling
         while True:
             sampling.give_back()
             after = Sample(descriptors=sampling.descriptors(), threads=sampling.threads())
