@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gip_resilience._draining import drain
+from gip_resilience._forgotten import forget
 from gip_resilience._inflating import DamagedError
 from gip_resilience._report import Hop
 from gip_resilience.drive import perform, sign, untraced
@@ -323,11 +324,11 @@ class Flow(Stage):
             self._let_go()
 
     def drop(self) -> None:
-        """The stream is being collected: give the connection back, and leave a note.
+        """The stream is being collected: leave a note.
 
-        The collector may be at work in a thread that holds a lock of the store's or the counters'. The call is ended,
-        and what it holds is given back, when the next one begins.
+        The collector may be at work in a thread that holds a lock of the store's, of the counters' or of the client's
+        pool. The call is ended, and what it holds is given back, when the next one begins.
         """
         self._closed = self._port.closed = True
         self.forsake()
-        self._port.release()
+        forget(self._port.release)

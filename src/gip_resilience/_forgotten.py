@@ -1,12 +1,12 @@
-"""Bodies of blocking clients that were begun and that nobody closed.
+"""Bodies of blocking clients that nobody closed: the collector leaves them to the next call.
 
-httpx reads a body by generators. One that the collector finds is closed by it, in whatever thread it is at work; and
-closing takes the lock of the client's pool, which that very thread may hold: it would wait for itself. So those of
-ours have a reference from here, out of the collector's reach, until they end; and when their response is gone, the
-next call closes them.
+To close one takes a lock of the client's pool, and the collector may be at work in a thread that holds it: it would
+wait for itself. So a finaliser of ours only says what is to be closed (`forget`), and the next call does it.
 
-Without us a generator hangs on what its caller iterates over, and is closed as soon as that is gone. With us it hangs
-on the response, and responses of httpx lead back to themselves: only the collector finds them.
+httpx reads a body by generators, and those the collector closes by itself where it finds them. Without us a generator
+hangs on what its caller iterates over, and ends as soon as that is gone; with us it hangs on the response, and
+responses of httpx lead back to themselves, so that only the collector finds it. Hence one that was begun has a
+reference from here, out of its reach, until it ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _begun: dict[int, Iterator[bytes]] = {}
 """By their id: not every iterator can be hashed."""
 
-_forgotten: deque[tuple[Iterator[bytes], Callable[[], object]]] = deque()
+_forgotten: deque[Callable[[], object]] = deque()
 
 
 def begin(body: Iterator[bytes]) -> None:
@@ -34,9 +34,9 @@ def end(body: Iterator[bytes]) -> None:
     _begun.pop(id(body), None)
 
 
-def forget(body: Iterator[bytes], close: Callable[[], object]) -> None:
-    """Its response is gone; *close* is to be called later. May be called by a finaliser: it takes no lock."""
-    _forgotten.append((body, close))
+def forget(close: Callable[[], object]) -> None:
+    """Nobody closed a body, and now nobody can: *close* is called later. It takes no lock itself."""
+    _forgotten.append(close)
 
 
 def close_forgotten() -> None:
@@ -45,6 +45,4 @@ def close_forgotten() -> None:
         with suppress(
             Exception
         ):  # another thread was quicker, or the connection is broken: nobody is there to know
-            body, close = _forgotten.popleft()
-            end(body)
-            close()
+            _forgotten.popleft()()

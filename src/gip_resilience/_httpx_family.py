@@ -23,7 +23,6 @@ from gip_resilience._answers import Question, Told, success
 from gip_resilience._async_flow import AsyncFlow
 from gip_resilience._config_errors import ConfigError, show
 from gip_resilience._flow import Flow, message
-from gip_resilience._forgotten import close_forgotten
 from gip_resilience._httpx_deadlines import Deadline, hasten, shorter
 from gip_resilience._httpx_kit import breakage, explain, refusal_error
 from gip_resilience._httpx_reading import Reading
@@ -333,7 +332,6 @@ class SyncPort(BasePort):
 
     def __init__(self, kit: Kit, brain: Resilience, inner: Any, request: Any, noted: Noted) -> None:
         super().__init__(kit, brain, inner, request, noted)
-        close_forgotten()
         stream = request.stream
         if not isinstance(stream, kit.byte_stream) and not rewinds(stream):
             recorder = Recorder(stream, self._config.body.replay_limit)

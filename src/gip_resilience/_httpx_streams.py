@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
@@ -98,7 +99,12 @@ class SyncRelay:
     def __del__(self) -> None:
         """Nobody closed it: the next call does. See `gip_resilience._forgotten`."""
         if self._rest is not None:
-            forget(self._rest, self._inner.close)
+            forget(partial(_close, self._rest, self._inner))
+
+
+def _close(rest: Iterator[bytes], inner: SyncStream) -> None:
+    end(rest)
+    inner.close()
 
 
 class AsyncRelay:

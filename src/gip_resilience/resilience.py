@@ -265,8 +265,7 @@ class Resilience:
         Raises:
             TypeError: the key function returned something else than a string.
         """
-        if self._dropped:
-            self._sweep()
+        self._sweep()
         if self._watch is not None:
             self.check_config()
         config = self.config
