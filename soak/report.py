@@ -45,9 +45,21 @@ STEADY = {
 }
 
 
-HEAD = """Written by `python -m soak report` from `soak.json`, the result of the last `make soak`. How it is run, and what
-it looks at, is told in [the README of the run](../soak/README.md).
+HEAD = """Written by `python -m soak report` from `soak.json`, the result of the last `make soak`. How it is run, and
+what it looks at, is told in [the README of the run](../soak/README.md).
 """
+CALLS = ("requests seen", "compared to the unit", "cut off", "longest", "latest past its deadline")
+PERMITS = (
+    "permits",
+    "reported",
+    "abandoned",
+    "out",
+    "retries",
+    "circuits opened",
+    "gates closed",
+    "streams broken",
+    "mended",
+)
 GROWTH = "Growth is that of the regression line, from the first of them to the last."
 SAME = """Of {} types of our own, {} had the same number of instances at every quiet point. The others:
 """
@@ -155,11 +167,8 @@ def _types(found: dict[str, Any]) -> str:
 def _calls(found: dict[str, Any]) -> str:
     lines = [
         "## Calls\n",
-        "| population | "
-        + " | ".join(OUTCOMES)
-        + " | requests seen | compared to the unit | cut off | longest"
-        " | latest past its deadline |",
-        "|---|" + "---:|" * (len(OUTCOMES) + 5),
+        f"| population | {' | '.join((*OUTCOMES, *CALLS))} |",
+        "|---|" + "---:|" * (len(OUTCOMES) + len(CALLS)),
     ]
     for name, account in found["accounts"].items():
         cells = [f"{account['calls'].get(outcome, 0):,}" for outcome in OUTCOMES]
@@ -196,9 +205,8 @@ def _listed(counts: dict[str, int]) -> str:
 def _counts(found: dict[str, Any]) -> str:
     lines = [
         "## Permits and events\n",
-        "| population | permits | reported | abandoned | out | retries | circuits opened | gates closed | streams broken"
-        " | mended |",
-        "|---|" + "---:|" * 9,
+        f"| population | {' | '.join(PERMITS)} |",
+        "|---|" + "---:|" * len(PERMITS),
     ]
     for name, permits in found["permits"].items():
         seen = found["metrics"][name]
@@ -226,8 +234,8 @@ def _store(found: dict[str, Any]) -> str:
     )
     return (
         f"The Valkey was killed {trouble['kills']} times and frozen {trouble['freezes']} times"
-        f"{'; noticed by ' + heard if heard else ''}. Notices about generators of the HTTP libraries that were dropped"
-        f" before their end, as bare clients drop them too: {found['theirs']}.\n"
+        f"{'; noticed by ' + heard if heard else ''}. Notices about generators of the HTTP libraries that were"
+        f" dropped before their end, as bare clients drop them too: {found['theirs']}.\n"
     )
 
 

@@ -65,8 +65,8 @@ class Settings:
         store: whether there are populations that share their state on a Valkey, beside the one that does not.
         patience: seconds until every caller must have come to rest at a quiet point. A call may be tried for
             ``max_elapsed``, and end one attempt later.
-        settling: seconds until what the last calls left to do in the background is done: closing, finalising, connecting
-            anew. It takes a tenth of one as a rule.
+        settling: seconds until what the last calls left to do in the background is done: closing, finalising,
+            connecting anew. It takes a tenth of one as a rule.
         deadline_margin: seconds a call may take beyond its deadline; what the machine itself was seen to be late is
             added to it.
         memory: MiB that resident memory may grow by from the first sample that counts to the last, by the slope of a
