@@ -270,7 +270,7 @@ REASONS: list[tuple[str, str | bytes, str]] = [
     ("not text", b"deadline = 1 # \xff\n", "expected UTF-8 text (in gip.toml)"),
     ("too large", b"#" * (MAX_SIZE + 1), "expected a file of at most 1048576 bytes (in gip.toml)"),
     ("number too long", "a = " + "1" * 5000, "expected valid TOML: a number is too long (in gip.toml)"),
-    ("too deep", DEEP, "cannot be read: RecursionError (in gip.toml)"),
+    ("too deep", DEEP, "expected valid TOML: it is nested too deep (in gip.toml)"),
 ]
 
 
@@ -293,9 +293,7 @@ def test_wrong_files(content: str | bytes, reason: str) -> None:
     assert [looker.said() for _ in range(3)] == ["", "2", ""]
 
 
-@pytest.mark.parametrize(
-    "content", [pytest.param(content, id=name) for name, content, _ in REASONS if name != "too deep"]
-)
+@pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content, _ in REASONS])
 def test_a_wrong_file_at_the_start(content: str | bytes) -> None:
     """There is nothing to go on with yet: the error comes out."""
     with pytest.raises(ConfigError):

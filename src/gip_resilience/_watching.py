@@ -10,7 +10,6 @@ import io
 import os
 import stat
 import threading
-import tomllib
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
@@ -19,7 +18,7 @@ import msgspec
 
 from gip_resilience._config_errors import ConfigError
 from gip_resilience._config_groups import POSITIVE
-from gip_resilience._config_sources import Document
+from gip_resilience._config_sources import document_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -374,13 +373,9 @@ class ConfigWatch(Generic[C]):
         try:
             # As `Config.load` reads it: with any kind of line end, and a byte order mark if there is one.
             text = io.TextIOWrapper(io.BytesIO(reading.data), encoding="utf-8-sig").read()
-            document = Document(self.source, text, tomllib.loads(text))
         except UnicodeDecodeError:
             raise ConfigError("", "UTF-8 text", source=self.source) from None
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError("", f"valid TOML: {error}", source=self.source) from None
-        except ValueError:  # a number of thousands of digits
-            raise ConfigError("", "valid TOML: a number is too long", source=self.source) from None
+        document = document_of(self.source, text)
         try:
             return self._model.from_dict(document.values)
         except ConfigError as error:

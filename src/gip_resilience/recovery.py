@@ -24,6 +24,7 @@ other failure.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit
@@ -142,6 +143,10 @@ class Origin(NamedTuple):
     resumable: bool = False
     location: str = ""
 
+
+_SENDABLE = re.compile(rb"[!-~\x80-\xff](?:[ -~\x80-\xff]{0,1022}[!-~\x80-\xff])?")
+"""An event's id that can be the value of a header, whole and under every client (RFC 9110, 5.5, without the tab). The
+server chose it, so its length has a limit; those in use are far shorter."""
 
 _OF_THE_BODY = frozenset(
     {b"last-event-id", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"}
@@ -305,6 +310,8 @@ def _by_last_event_id(origin: Origin, broken: Broken, again: Onward) -> Onward |
     if not broken.last_event_id:  # none yet, or taken back by an empty one
         live = not broken.eventful and origin.method == "GET"
         return again if live else None
+    if not _SENDABLE.fullmatch(broken.last_event_id):
+        return None
     if not origin.location:
         return again._replace(last_event_id=broken.last_event_id)
     try:
