@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .sampling import TRANSIENT
+from .settings import TURNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,10 +125,10 @@ def on_time(account: Account, settings: Settings, lag: float) -> list[str]:
         lag: how late the machine itself was.
     """
     found = []
-    if account.latest > settings.deadline_margin + lag:
+    if account.latest > settings.deadline_margin + TURNS * lag:
         found.append(
             f"a call ended {account.latest:.2f} s after its deadline "
-            f"(tolerated: {settings.deadline_margin:g} s, and {lag:.2f} s by which the machine was late)"
+            f"(tolerated: {settings.deadline_margin:g} s, and {TURNS} times the {lag:.2f} s that the machine was late)"
         )
     if account.longest > settings.patience + lag:
         found.append(f"a call took {account.longest:.1f} s")

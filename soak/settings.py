@@ -48,6 +48,10 @@ READ_TIMEOUT = 0.6
 """Seconds the clients wait for bytes: a peer that stalls costs a caller that much."""
 
 
+TURNS = 10
+"""How often a call takes its turn at the interpreter between its deadline and its end: each time it is late by what a
+thread that only sleeps is late by."""
+
 SEED = 20260115
 
 
@@ -67,11 +71,12 @@ class Settings:
             ``max_elapsed``, and end one attempt later.
         settling: seconds until what the last calls left to do in the background is done: closing, finalising,
             connecting anew. It takes a tenth of one as a rule.
-        deadline_margin: seconds a call may take beyond its deadline; what the machine itself was seen to be late is
-            added to it.
+        deadline_margin: seconds a call may take beyond its deadline; what the machine itself was seen to be late by
+            is added to it, `TURNS` times.
         memory: MiB that resident memory may grow by from the first sample that counts to the last, by the slope of a
             linear regression.
-        blocks: the same of the interpreter's memory blocks. Buffers and caches breathe by some hundreds.
+        blocks: the same of the interpreter's memory blocks. They breathe by some thousands, and counters of rare
+            things (a break of this kind with that model) go on filling for a while.
         objects: the same of the instances of one of our own types.
     """
 
@@ -86,7 +91,7 @@ class Settings:
     settling: float = 15.0
     deadline_margin: float = 1.5
     memory: float = 8.0
-    blocks: int = 3000
+    blocks: int = 10_000
     objects: int = 100
 
     @classmethod
@@ -101,7 +106,6 @@ class Settings:
             round=max(0.3, seconds / 12),
             warm_up=2,
             memory=16.0,
-            blocks=10_000,
             objects=400,
         )
         return found if seconds >= 10 else replace(found, tasks=1, threads=1, warm_up=1)
