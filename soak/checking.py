@@ -128,7 +128,7 @@ def on_time(account: Account, settings: Settings, lag: float) -> list[str]:
     if account.latest > settings.deadline_margin + TURNS * lag:
         found.append(
             f"a call ended {account.latest:.2f} s after its deadline "
-            f"(tolerated: {settings.deadline_margin:g} s, and {TURNS} times the {lag:.2f} s that the machine was late)"
+            f"(tolerated: {settings.deadline_margin:g} s, and {TURNS} times the {lag:.2f} s of the machine)"
         )
     if account.longest > settings.patience + lag:
         found.append(f"a call took {account.longest:.1f} s")
