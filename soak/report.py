@@ -153,6 +153,8 @@ def _range(values: Sequence[float], digits: int) -> str:
 
 
 def _types(found: dict[str, Any]) -> str:
+    if not any(found["types"].values()):
+        return ""
     changing = {kind: values for kind, values in found["types"].items() if values and len(set(values)) > 1}
     lines = [
         SAME.format(len(found["types"]), len(found["types"]) - len(changing)),
