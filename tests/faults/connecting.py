@@ -97,12 +97,12 @@ def _(act: str, harness: Harness) -> Iterator[Scene]:
 
     def answer(number: int) -> list[str]:
         if act == "always" or number == 1:
-            threading.Event().wait(0.15)
+            threading.Event().wait(0.3)
         return ["127.0.0.1"]
 
     with Loopback(good) as peer, resolving(answer):
         port = peer.url.rpartition(":")[2]
-        yield Scene(f"http://{HOST}:{port}/", timeout=(BRIEF, PATIENT))
+        yield Scene(f"http://{HOST}:{port}/", timeout=(0.15, PATIENT))
 
 
 @scene("refused")
@@ -178,7 +178,7 @@ def _(act: str, harness: Harness) -> Iterator[Scene]:
                 peer.close()
 
 
-@exchanges("never-accepted", silent=True)
+@exchanges("never-accepted", silent=BRIEF)
 def _(exchange: Exchange) -> None:
     """The connection stands, and nobody is at the other end of it."""
     exchange.wait_for_end()
@@ -203,7 +203,7 @@ def _(act: str, harness: Harness) -> Iterator[Scene]:
 
 
 FROZEN = """
-import socket, time
+import socket
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 while True:
@@ -212,22 +212,19 @@ while True:
         data = b""
         while b"}" not in data:
             data += client.recv(65536)
-        time.sleep(%r)
         client.sendall(%r)
 """
 
 
 @contextmanager
-def process(delay: float = 0.0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A peer that is a process, and where it is."""
     answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\n%b\r\ncontent-length: %d\r\n\r\n%b" % (
         JSON.encode(),
         len(GOOD),
         GOOD,
     )
-    child = subprocess.Popen(
-        [sys.executable, "-ISc", FROZEN % (delay, answer)], stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-ISc", FROZEN % answer], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         yield child, f"http://127.0.0.1:{child.stdout.readline().strip()}/"

@@ -8,7 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import gip_resilience as gr
-from faults.scenes import FAIR, GOOD, JSON, QUICK, Outcome, Scene, ask, exchanges, good, scene
+from faults.scenes import BEGUN, BRIEF, FAIR, GOOD, JSON, QUICK, Outcome, Scene, ask, exchanges, good, scene
 from gip_resilience.clock import SystemClock
 from loopback import Loopback
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness import Harness, Session
     from loopback import Exchange
 
-DEADLINE = 0.2
+DEADLINE = 0.25
 """Seconds. Real ones, since the network's time is what is bounded."""
 
 CUT: dict[str, Any] = {
@@ -87,8 +87,9 @@ def drips(name: str, first: bytes, drop: bytes) -> None:
 
 def pours(name: str, first: bytes, piece: bytes, *, deadline: bool = True) -> None:
     """Register a peer that answers without an end, as fast as it can."""
+    unhurried = {"once": {"config": CUT["config"].replace(deadline=None)}}
 
-    @exchanges(name, **(CUT if deadline else {}))
+    @exchanges(name, **({**CUT, **unhurried} if deadline else {}))
     def _(exchange: Exchange) -> None:
         exchange.read_body()
         exchange.send(first)
@@ -102,12 +103,12 @@ def pours(name: str, first: bytes, piece: bytes, *, deadline: bool = True) -> No
 
 says("fin-after-request")
 says("rst-after-request", then="reset")
-says("silence-after-request", then="silence", silent=True)
+says("silence-after-request", then="silence", silent=BRIEF)
 says("partial-status-line", b"HTTP/1.")
 says("status-line-only", b"HTTP/1.1 200")
 says("headers-cut-fin", TYPED + b"content-le")
 says("headers-cut-rst", TYPED + b"content-le", then="reset")
-says("headers-cut-silence", TYPED + b"content-le", then="silence", silent=True)
+says("headers-cut-silence", TYPED + b"content-le", then="silence", silent=BEGUN)
 says("garbage-instead-of-http", b"\x00\xff\xfe garbage \x80\r\n\r\n")
 says("another-protocol", b"SSH-2.0-OpenSSH_9.6\r\n")
 says("http-0.9", b"<html>hello</html>\n")
@@ -144,7 +145,7 @@ def _(exchange: Exchange) -> None:
 
 HALF = GOOD[: len(GOOD) // 2]
 says("length-too-long-fin", sized(HALF, len(GOOD)))
-says("length-too-long-silence", sized(HALF, len(GOOD)), then="silence", silent=True)
+says("length-too-long-silence", sized(HALF, len(GOOD)), then="silence", silent=BEGUN)
 says("length-too-short", sized(GOOD, len(HALF)), then="keep")
 says("rst-mid-body", sized(HALF, len(GOOD)), then="reset")
 says("two-lengths", TYPED + b"content-length: 10\r\n" + sized(GOOD, head=b""))
@@ -259,10 +260,10 @@ def _(exchange: Exchange) -> None:
     exchange.close()
 
 
-@exchanges("upload-not-read", play=upload, silent=True)
+@exchanges("upload-not-read", play=upload, silent=BRIEF)
 def _(exchange: Exchange) -> None:
     # Longer than the client waits. Its leaving cannot be seen: that stands in line behind what is not read.
-    pause(FAIR + 0.1)
+    pause(FAIR + 0.5)
     exchange.reset()
 
 

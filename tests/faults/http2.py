@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from faults.http1 import CUT, DRIP, HALF, twice
-from faults.scenes import BRIEF, FAIR, GOOD, PATIENT, Outcome, Scene, ask, good, scene
+from faults.scenes import BEGUN, BRIEF, FAIR, GOOD, PATIENT, Outcome, Scene, ask, good, scene
 from faults.tls import Secure, context, trust
 from loopback import Loopback
 
@@ -115,7 +115,7 @@ class Plain(Loopback):
 def http2(
     name: str,
     *,
-    silent: bool = False,
+    silent: float = 0.0,
     secure: bool = False,
     **more: Any,
 ) -> Callable[[Callable[[Talk, int], None]], None]:
@@ -128,7 +128,7 @@ def http2(
             serve = conversation(act, requests, bad)
             options = dict(more)
             if silent:
-                options["timeout"] = (PATIENT, FAIR if act == "once" else BRIEF)
+                options["timeout"] = (PATIENT, FAIR if act == "once" else silent)
             if secure:
 
                 def greet(sock: socket.socket, number: int) -> None:
@@ -180,12 +180,12 @@ def _(talk: Talk, stream: int) -> None:
     talk.reset(stream, ErrorCodes.CANCEL)
 
 
-@http2("h2-silent-stream", silent=True)
+@http2("h2-silent-stream", silent=BRIEF)
 def _(talk: Talk, stream: int) -> None:
     pass
 
 
-@http2("h2-silent-body", silent=True)
+@http2("h2-silent-body", silent=BEGUN)
 def _(talk: Talk, stream: int) -> None:
     talk.answer(stream, HALF, end=False)
 
@@ -250,7 +250,7 @@ def _(talk: Talk, stream: int) -> None:
     talk.linger()
 
 
-@http2("h2-garbage", silent=True)
+@http2("h2-garbage", silent=BRIEF)
 def _(talk: Talk, stream: int) -> None:
     talk.sock.sendall(b"\xff" * 64)
     talk.linger()
@@ -332,7 +332,6 @@ def second(name: str, setting: SettingCodes) -> None:
             brief = FAIR if act == "once" else BRIEF
             yield Scene(
                 peer.url,
-                lambda: len(requests),
                 client={"http1": False, "http2": True},
                 play=twice,
                 timeout=(PATIENT, brief),

@@ -67,6 +67,29 @@ def _(act: str, harness: Harness) -> Iterator[Scene]:
         yield Scene(peer.url, lambda: peer.count, config=LONG, clock=SystemClock(), play=play)
 
 
+@scene("cancelled-in-flight")
+def _(act: str, harness: Harness) -> Iterator[Scene]:
+    """The task is cancelled while its request is under way; the next call of the client is as ever."""
+
+    def play(session: Session, at: Scene) -> Outcome:
+        async def cancelled() -> bool:
+            with anyio.move_on_after(0.1) as scope:
+                await _request(session, at)
+            return scope.cancelled_caught
+
+        assert session.portal.call(cancelled)
+        return ask(session, at)
+
+    def silent_first(exchange: Exchange) -> None:
+        if exchange.number == 1:
+            exchange.wait_for_end()
+        else:
+            good(exchange)
+
+    with Loopback(silent_first) as peer:
+        yield Scene(peer.url, clock=SystemClock(), play=play)
+
+
 @scene("loop-blocked")
 def _(act: str, harness: Harness) -> Iterator[Scene]:
     """Something in the program blocks the event loop for longer than the read timeout, while the answer is there."""

@@ -202,16 +202,23 @@ def _(act: str, harness: Harness) -> str:
 
 @program("client-stopped")
 def _(act: str, harness: Harness) -> str:
-    """SIGSTOP for longer than the read timeout while the answer arrives, then SIGCONT."""
-    with process(delay=0.2) as (_, url):
-        trial = Trial(Scene(url, clock=SystemClock(), timeout=(PATIENT, 0.4)))
+    """SIGSTOP in a pause, for longer than the pause; then SIGCONT, and every timer is due at once."""
+    with Loopback(failing_first("once")) as peer:
+        trial = Trial(Scene(peer.url, lambda: peer.count, config=BRIEFLY, clock=SystemClock()))
+        mine = os.getpid()
+        helpers: list[subprocess.Popen[bytes]] = []
+
+        def stop() -> None:
+            trial.paused.event.wait(PATIENT)
+            command = f"kill -STOP {mine}; sleep 0.4; kill -CONT {mine}"
+            helpers.append(subprocess.Popen(["/bin/sh", "-c", command]))
+
+        thread = threading.Thread(target=stop)
+        thread.start()
         with trial.open(harness) as session:
-            mine = os.getpid()
-            helper = subprocess.Popen(
-                ["/bin/sh", "-c", f"sleep 0.1; kill -STOP {mine}; sleep 0.6; kill -CONT {mine}"]
-            )
             outcome = ask(session, trial.scene)
-            helper.wait()
+        thread.join()
+        helpers[0].wait()
         return trial.said(outcome, harness)
 
 

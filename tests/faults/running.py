@@ -110,6 +110,10 @@ def say(diary: Diary, outcome: Outcome, scene: Scene, harness: Harness) -> tuple
     """What was seen, in the words of the table; and whether it must be what a bare client sees."""
     attempts = repeated(sorted(diary.codes) if scene.together else diary.codes) or "none"
     tail = f"; stream: {repeated(diary.hops)}" if diary.hops else ""
+    if scene.arrived is not None and scene.lags:
+        until = time.monotonic() + SETTLING
+        while scene.arrived() < len(diary.codes) and time.monotonic() < until:
+            time.sleep(0.001)  # noqa: TID251 - the peer's time
     if scene.arrived is not None and (arrived := scene.arrived()) != len(diary.codes):
         tail += f"; {arrived} on the wire"
     if outcome.error is None and scene.right(outcome):

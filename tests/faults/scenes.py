@@ -37,7 +37,10 @@ PATIENT = 5.0
 BRIEF = 0.05
 """Seconds it waits where it never will."""
 
-FAIR = 0.25
+BEGUN = 0.25
+"""Seconds it waits where an answer begins and does not go on: enough for the beginning to come."""
+
+FAIR = 0.35
 """Seconds it waits where it will not be answered at first, but later: enough for a busy machine."""
 
 QUICK = gr.Config(stream=gr.StreamConfig(resume=()))
@@ -110,6 +113,11 @@ class Scene:
     method: str = "POST"
     together: bool = False
 
+    @property
+    def lags(self) -> bool:
+        """Whether the client may give up before its peer has even read the request, on a busy machine."""
+        return self.timeout[1] < PATIENT or self.config.deadline is not None
+
     def act(self, session: Session) -> Outcome:
         """Walk into it."""
         return (self.play or ask)(session, self)
@@ -174,11 +182,13 @@ def exchanges(name: str, **more: Any) -> Callable[[Callable[[Exchange], None]], 
 
     Args:
         name: of the fault.
-        more: attributes of the scene; ``silent`` stands for timeouts that suit a peer that does not answer,
-            ``well`` for what the peer does when it does well, and ``counted`` for whether it sees all requests.
+        more: attributes of the scene; ``silent`` is how long a client waits that is never answered (`BRIEF`, or
+            `BEGUN` where there is a beginning),
+            ``well`` for what the peer does when it does well, ``counted`` for whether it sees all requests, and
+            ``once`` for attributes that differ where it heals.
     """
-    silent, well = more.pop("silent", False), more.pop("well", good)
-    counted = more.pop("counted", True)
+    silent, well = more.pop("silent", 0.0), more.pop("well", good)
+    counted, once = more.pop("counted", True), more.pop("once", {})
 
     def register(bad: Callable[[Exchange], None]) -> None:
         def handler(act: str) -> Callable[[Exchange], None]:
@@ -190,9 +200,9 @@ def exchanges(name: str, **more: Any) -> Callable[[Callable[[Exchange], None]], 
         @scene(name)
         def _(act: str, harness: Harness) -> Iterator[Scene]:
             with Loopback(handler(act)) as peer:
-                options = dict(more)
+                options = {**more, **(once if act == "once" else {})}
                 if silent:
-                    options["timeout"] = (PATIENT, FAIR if act == "once" else BRIEF)
+                    options["timeout"] = (PATIENT, FAIR if act == "once" else silent)
                 if counted:
                     options["arrived"] = lambda: peer.count
                 yield Scene(peer.url + "/v1/chat/completions", **options)

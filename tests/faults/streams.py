@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gip_resilience as gr
 from faults.http1 import PAGE
-from faults.scenes import HELLO, QUICK, Scene, exchanges, listen, scene
+from faults.scenes import BEGUN, HELLO, QUICK, Scene, exchanges, listen, scene
 from gip_resilience.clock import SystemClock
 from gip_resilience.gateway import BreakStream, FaultPlan, Gateway, StreamOptions
 from live import DONE, EXACT, FINISH, ROLE, STREAMED, delta
@@ -86,8 +86,8 @@ breaks("sse-silence-after-marker", CHUNKED + chunk(HELLO), then="silence", timeo
 
 # ---- falls silent ------------------------------------------------------------------------------------------------
 
-breaks("sse-stall-before-output", OPEN + ROLE, then="silence", silent=True)
-breaks("sse-stall-after-output", OPEN + FIRST, then="silence", silent=True)
+breaks("sse-stall-before-output", OPEN + ROLE, then="silence", silent=BEGUN)
+breaks("sse-stall-after-output", OPEN + FIRST, then="silence", silent=BEGUN)
 
 
 def pings(name: str, first: bytes, **more: Any) -> None:

@@ -119,7 +119,7 @@ def greets(name: str, bad: Callable[[socket.socket], ssl.SSLSocket | None], *, s
             return wrap(sock) if act == "once" and number > 1 else bad(sock)
 
         with trust(harness) as client, Secure(good, greet) as peer:
-            brief = FAIR if act == "once" else BRIEF
+            brief = FAIR if act == "once" else 2 * BRIEF
             timeout = (brief, brief) if silent else (PATIENT, PATIENT)
             yield Scene(peer.url, lambda: peer.greeted, client=client, timeout=timeout)
 
