@@ -40,7 +40,7 @@ BRIEF = 0.05
 BEGUN = 0.25
 """Seconds it waits where an answer begins and does not go on: enough for the beginning to come."""
 
-FAIR = 0.35
+FAIR = 0.5
 """Seconds it waits where it will not be answered at first, but later: enough for a busy machine."""
 
 QUICK = gr.Config(stream=gr.StreamConfig(resume=()))
