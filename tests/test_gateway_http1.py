@@ -121,6 +121,24 @@ def test_malformed_requests_are_refused(data: bytes, status: int) -> None:
     assert outcome([data[i : i + 1] for i in range(len(data))], max_head=1024, max_body=1024)[-1] == status
 
 
+@pytest.mark.parametrize("spare", range(5))
+@pytest.mark.parametrize(
+    ("before", "block"),
+    [
+        pytest.param(b"", b"GET / HTTP/1.1\r\n" + HOST + b"X-Padding: 0123456789", id="head"),
+        pytest.param(CHUNKED + b"0\r\n", b"A: " + b"b" * 61, id="trailers"),
+    ],
+)
+def test_the_limit_is_the_same_for_any_cut(before: bytes, block: bytes, spare: int) -> None:
+    """What just fits fits also when the blank line that ends it comes piece by piece."""
+    data = before + block + b"\r\n\r\n"
+    limit = len(block) + spare - 2
+    whole = outcome([data], max_head=limit)
+    for at in range(len(data)):
+        assert outcome([data[:at], data[at:]], max_head=limit) == whole
+    assert [type(one) for one in whole] == [Request if spare >= 2 else int]
+
+
 @pytest.mark.parametrize(
     ("head", "keep_alive"),
     [

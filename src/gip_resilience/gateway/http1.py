@@ -165,7 +165,7 @@ class RequestParser:
         if self._scanned <= _LONGEST_METHOD and not _BEGINNING.match(self._buffer):
             raise BadRequest(400, "not an HTTP request")
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
-        if end > self._max_head or (end < 0 and len(self._buffer) > self._max_head):
+        if self._exceeds(end):
             raise BadRequest(431, "request line and headers are too large")
         if end < 0:
             self._check_request_line()
@@ -178,6 +178,11 @@ class RequestParser:
             raise BadRequest(413, "body is too large")
         self._expects = head.request.header("expect").lower() == "100-continue" and head.request.version == 1
         return head
+
+    def _exceeds(self, end: int) -> bool:
+        """Whether the lines that end at *end* are too long; without an end, whether they are however they go on."""
+        # Up to three bytes of what ends them may have come already.
+        return (end if end >= 0 else len(self._buffer) - 3) > self._max_head
 
     def _check_request_line(self) -> None:
         """Judge the request line as soon as it is there: who speaks nonsense may never send a blank line."""
@@ -240,7 +245,7 @@ class RequestParser:
             del self._buffer[:2]
         else:
             end = self._buffer.find(b"\r\n\r\n")
-            if end > self._max_head or (end < 0 and len(self._buffer) > self._max_head):
+            if self._exceeds(end):
                 raise BadRequest(431, "trailers are too large")
             if end < 0:
                 return None
