@@ -613,6 +613,7 @@ def chat(**changes: Any) -> dict[str, Any]:
     [
         pytest.param("/chat/completions", "{", 400, "invalid_request", id="bad json"),
         pytest.param("/chat/completions", b"\xff\xfe", 400, "invalid_request", id="not utf-8"),
+        pytest.param("/chat/completions", b'{"model":"\xc2"}', 400, "invalid_request", id="text not utf-8"),
         pytest.param("/chat/completions", "[" * 100_000, 400, "invalid_request", id="deep json"),
         pytest.param("/chat/completions", "[]", 400, "invalid_request", id="no object"),
         pytest.param("/chat/completions", "", 400, "invalid_request", id="empty body"),

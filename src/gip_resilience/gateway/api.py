@@ -54,7 +54,7 @@ def read(request: Request) -> Asked:
         return Asked(problem="content type")
     try:
         payload = msgspec.json.decode(request.body)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a text in it may be no UTF-8, which is no DecodeError
         return Asked(problem="JSON")
     if not isinstance(payload, dict):
         return Asked(problem="object")
