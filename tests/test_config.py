@@ -884,6 +884,12 @@ def test_the_error_is_a_value_error_and_can_be_pickled() -> None:
             id="twice",
         ),
         pytest.param(b"\xff\xfe", "expected UTF-8 text", id="utf16"),
+        pytest.param(
+            b"deadline = " + b"9" * 5000, "expected valid TOML: a number is too long", id="number too long"
+        ),
+        pytest.param(
+            b"deadline = " + b"[" * 20_000, "expected valid TOML: values are nested too deeply", id="too deep"
+        ),
     ],
 )
 def test_a_file_that_is_not_toml(content: bytes, message: str, tmp_path: Path) -> None:

@@ -226,6 +226,8 @@ def test_plan_from_toml_file(tmp_path: Path, as_text: bool) -> None:
     ("text", "path", "problem"),
     [
         pytest.param("x = ", "", "not TOML", id="not toml"),
+        pytest.param("x = " + "9" * 5000, "", "not TOML", id="number too long"),
+        pytest.param("x = " + "[" * 20_000, "", "not TOML", id="too deep"),
         pytest.param("x = 1", "", "unknown field x", id="unknown field"),
         pytest.param("rules = 3", "rules", "expected array, got int", id="rules is no list"),
         pytest.param("[[rules]]", "rules[0]", "missing required field reply", id="no reply"),

@@ -44,24 +44,24 @@ def read_toml(path: str | os.PathLike[str]) -> Document:
         text = Path(path).read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError:
         raise ConfigError("", "UTF-8 text", source=name) from None
-    return document_of(name, text)
+    return parse_toml(text, name)
 
 
-def document_of(name: str, text: str) -> Document:
-    """A TOML text that came from a file of that name.
+def parse_toml(text: str, name: str) -> Document:
+    """The text of a TOML file as nested plain values.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not TOML, or more of it than Python reads.
     """
     try:
         return Document(name, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         # The message quotes no values, only the place and at most a key or a character.
         raise ConfigError("", f"valid TOML: {error}", source=name) from None
-    except ValueError:  # thousands of digits, of which Python makes no number
+    except ValueError:  # thousands of digits
         raise ConfigError("", "valid TOML: a number is too long", source=name) from None
     except RecursionError:
-        raise ConfigError("", "valid TOML: it is nested too deep", source=name) from None
+        raise ConfigError("", "valid TOML: values are nested too deeply", source=name) from None
 
 
 _KEY = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""

@@ -18,7 +18,7 @@ import msgspec
 
 from gip_resilience._config_errors import ConfigError
 from gip_resilience._config_groups import POSITIVE
-from gip_resilience._config_sources import document_of
+from gip_resilience._config_sources import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -375,7 +375,7 @@ class ConfigWatch(Generic[C]):
             text = io.TextIOWrapper(io.BytesIO(reading.data), encoding="utf-8-sig").read()
         except UnicodeDecodeError:
             raise ConfigError("", "UTF-8 text", source=self.source) from None
-        document = document_of(self.source, text)
+        document = parse_toml(text, self.source)
         try:
             return self._model.from_dict(document.values)
         except ConfigError as error:

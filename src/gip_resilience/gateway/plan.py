@@ -202,8 +202,10 @@ class FaultPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_om
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise PlanError("", f"not TOML: {error}") from None
-        except (ValueError, RecursionError):  # thousands of digits, or of brackets
-            raise PlanError("", "not TOML: a number is too long, or it is nested too deep") from None
+        except ValueError:  # thousands of digits
+            raise PlanError("", "not TOML: a number is too long") from None
+        except RecursionError:
+            raise PlanError("", "not TOML: values are nested too deeply") from None
         return cls.from_dict(data)
 
     def __add__(self, other: FaultPlan) -> FaultPlan:
