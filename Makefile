@@ -12,17 +12,25 @@ SOAK_SECONDS ?= 3600
 # A stamp is as new as the pyproject.toml that was installed.
 DEV := $(VENV)/dev.stamp
 DEMO := $(VENV)/demo.stamp
+FUZZ := $(VENV)/fuzz.stamp
+
+# Inputs for each target of `make fuzz`, and the seconds after which it is content with fewer.
+FUZZ_RUNS ?= 100000
+FUZZ_TIME ?= 60
+FUZZ_TARGETS ?= $(shell sed -n 's/^    "\([a-z0-9]*\)",$$/\1/p' fuzz/__init__.py)
+FOUND := .fuzz
 
 # Annotations of the public surface, as users' type checkers see it.
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types pytest format soak soak-report clean
+.PHONY: help demo test test-all fuzz lint types pytest format soak soak-report clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
 	@echo 'make test     everything: lint, types, tests'
-	@echo 'make test-all the same, and what takes long: streams cut at every byte'
+	@echo 'make test-all the same, and what takes long: streams cut at every byte, fuzzing'
+	@echo 'make fuzz     FUZZ_RUNS inputs, or FUZZ_TIME seconds, for each target in fuzz/'
 	@echo 'make lint     ruff check and ruff format --check'
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
@@ -43,6 +51,17 @@ test: $(DEV)
 
 test-all: test
 	@$(BIN)/python -m pytest -p xdist -n $(JOBS) --dist worksteal -m exhaustive
+	@$(MAKE) --no-print-directory fuzz
+
+# One process at a time. Says nothing while nothing is found; then all that the fuzzer says, and where the input is.
+fuzz: $(FUZZ)
+	@mkdir -p $(FOUND)
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(FOUND)/$$target; \
+		$(BIN)/python -m fuzz $$target $(FOUND)/$$target fuzz/corpus/$$target \
+			-runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_TIME) -max_len=200 -timeout=10 -rss_limit_mb=1024 \
+			-artifact_prefix=$(FOUND)/$$target- >$(FOUND)/log 2>&1 || { cat $(FOUND)/log; exit 1; }; \
+	done
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet
@@ -66,12 +85,17 @@ soak-report: $(DEV)
 	@$(BIN)/python -m soak report
 
 clean:
-	rm -rf $(VENV) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks soak -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(FOUND) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks fuzz soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'
 	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(FUZZ): pyproject.toml | $(BIN)/pip
+	@echo 'installing what fuzzing needs into $(VENV) ...'
+	@$(PIP) install --editable '.[fuzz]'
 	@touch $@
 
 $(DEMO): pyproject.toml | $(BIN)/pip

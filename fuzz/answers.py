@@ -46,7 +46,8 @@ def check(data: bytes) -> None:
     question.streams(config, None)
     question.origin(f"https://gateway.example{path}", config)
     facts = [
-        question.judge(lambda: pairs, body, config, lambda: 1767225600.0, whole=whole, broken=None) for _ in "12"
+        question.judge(lambda: pairs, body, config, lambda: 1767225600.0, whole=whole, broken=None)
+        for _ in "12"
     ]
     assert facts[0] == facts[1]
     _is_in_the_taxonomy(facts[0])

@@ -89,7 +89,9 @@ def _is_in_the_taxonomy(fact: Fact) -> None:
     assert fact.should_retry in (None, True, False)
     # A name reaches logs and metrics: printable, short, and no prose.
     for name in (fact.code, fact.type):
-        assert name is None or (0 < len(name) <= 64 and name.isascii() and name.isprintable() and " " not in name)
+        assert name is None or (
+            0 < len(name) <= 64 and name.isascii() and name.isprintable() and " " not in name
+        )
     assert isinstance(fact.code, str)
     if fact.known:
         assert fact.code in known_codes() or fact.code.startswith("http_"), fact.code

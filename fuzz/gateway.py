@@ -59,5 +59,10 @@ def _body(given: Given) -> bytes:
             value = given.value(_WORDS, 5)
             if kind == 2 and isinstance(value, dict):
                 said = {"role": "user", "content": given.value(_WORDS, 3)}
-                value = {"model": "m", "messages": [said], "input": given.value(_WORDS, 4), "contents": [said]} | value
+                value = {
+                    "model": "m",
+                    "messages": [said],
+                    "input": given.value(_WORDS, 4),
+                    "contents": [said],
+                } | value
             return json.dumps(value).encode()

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 _NOWS = (1767225600.0, 0.0, -1e9, 1e12, 1e300, 1767225600.5)
 _STATUSES = (429, 503, 403, 400, 500, 200, None, 402)
-_COSTS = (None, {}, {"requests": 1.0}, {"tokens": 5000.0, "": 2.0}, {"": math.nan, "tokens": -1.0, "requests": math.inf})
+_COSTS = (
+    None,
+    {},
+    {"requests": 1.0},
+    {"tokens": 5000.0, "": 2.0},
+    {"": math.nan, "tokens": -1.0, "requests": math.inf},
+)
 _GATE = GateConfig()
 
 

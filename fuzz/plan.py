@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fuzz.given import Given
-from gip_resilience.gateway.plan import FaultPlan, Playback, PlanError
+from gip_resilience.gateway.plan import FaultPlan, PlanError, Playback
 
 _WORDS = ("rules", "reply", "kind", "ok", "error", "status", "html", "half_body", "slow", "rate_limited", "redirect",
           "huge", "reset", "code", "model_overloaded", "then", "how", "rst", "fin", "path", "/v1/*", "method", "model",
@@ -32,7 +32,9 @@ def check(data: bytes) -> None:
     for _ in range(2):
         playback = Playback(plan, 1)
         replies = [playback.reply_to_connection(0.0)]
-        replies += [playback.reply_to("/v1/chat/completions", "POST", "m", elapsed) for elapsed in (0.0, 0.5, 9.0)]
+        replies += [
+            playback.reply_to("/v1/chat/completions", "POST", "m", elapsed) for elapsed in (0.0, 0.5, 9.0)
+        ]
         played.append(replies)
     assert repr(played[0]) == repr(played[1])
 

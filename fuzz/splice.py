@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from fuzz.given import Given, cut
@@ -56,7 +55,6 @@ def check(data: bytes) -> None:
         return _through(splice, answers, kind, sizes)
 
     whole = spliced([1 << 20])
-    # The fact's hint is told by its last `retry`, which may come after what broke it.
     assert _comparable(spliced(sizes)) == _comparable(whole)
     if len(answers) == 1 and "marker" not in whole.actions:
         stream = answers[0]
@@ -64,7 +62,8 @@ def check(data: bytes) -> None:
 
 
 def _comparable(came: Came) -> Came:
-    return came._replace(broken=came.broken and replace(came.broken, hint=None))
+    """But for line ends: the LF of a CRLF that was cut in two begins the next block, and may be left behind with it."""
+    return came._replace(out=came.out.translate(None, b"\r\n") if b"\r" in came.out else came.out)
 
 
 def _through(splice: Splice, answers: list[bytes], kind: str, sizes: list[int]) -> Came:
@@ -91,7 +90,11 @@ def _through(splice: Splice, answers: list[bytes], kind: str, sizes: list[int]) 
             decision.onward.headers([(b"content-type", b"application/json")])
             splice.begin(decision.action)
             continue
-        out += splice.complete(decision.action) if decision.action in (Action.END, Action.MARKER) else splice.fail()
+        out += (
+            splice.complete(decision.action)
+            if decision.action in (Action.END, Action.MARKER)
+            else splice.fail()
+        )
         assert splice.over
         break
     assert splice.text is None or isinstance(splice.text, str)

@@ -269,7 +269,7 @@ REASONS: list[tuple[str, str | bytes, str]] = [
     ),
     ("not text", b"deadline = 1 # \xff\n", "expected UTF-8 text (in gip.toml)"),
     ("too large", b"#" * (MAX_SIZE + 1), "expected a file of at most 1048576 bytes (in gip.toml)"),
-    ("too deep", "a = " + "[" * 20_000, "expected valid TOML: values are nested too deeply (in gip.toml)"),
+    ("too deep", DEEP, "expected valid TOML: values are nested too deeply (in gip.toml)"),
     ("number too long", "a = " + "1" * 5000, "expected valid TOML: a number is too long (in gip.toml)"),
 ]
 
