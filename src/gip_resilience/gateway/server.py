@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from gip_resilience.gateway.connections import Decisions, Runner
-from gip_resilience.gateway.service import Service
+from gip_resilience.gateway.service import Front, Service
 from gip_resilience.gateway.wire import Operation, operations
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gip_resilience.gateway.http1 import BadRequest, Request
     from gip_resilience.gateway.limits import RateLimit
     from gip_resilience.gateway.plan import FaultPlan
-    from gip_resilience.gateway.recording import Seen
     from gip_resilience.gateway.streaming import StreamOptions
 
 HOST: Final = "127.0.0.1"
@@ -34,7 +33,7 @@ _BACKLOG: Final = 1024
 """Connections the system holds for us while all of ours are taken."""
 
 
-class Gateway:
+class Gateway(Front):
     """A local GIP gateway that fails on request.
 
     Use it as a context manager, or with `start` and `stop`. All methods may be called from any thread.
@@ -133,34 +132,6 @@ class Gateway:
     def base_url(self) -> str:
         """The base URL for OpenAI-shaped clients: `url` and ``/v1``."""
         return self.url + "/v1"
-
-    @property
-    def requests(self) -> list[Seen]:
-        """The requests so far, in the order in which they were read."""
-        return self._service.requests
-
-    @property
-    def connections(self) -> int:
-        """How many TCP connections were accepted so far."""
-        return self._service.connections
-
-    @property
-    def open_connections(self) -> frozenset[int]:
-        """The numbers of the connections that neither side has closed yet; see `Seen.connection`."""
-        return self._service.open_connections
-
-    @property
-    def plan(self) -> FaultPlan:
-        """The plan that is played; a new one may be put in at any time and plays from its beginning."""
-        return self._service.plan
-
-    @plan.setter
-    def plan(self, plan: FaultPlan) -> None:
-        self._service.plan = plan
-
-    def clear(self) -> None:
-        """Forget the recorded requests and connections; the plan plays on."""
-        self._service.clear()
 
     # What follows is called by the loop's thread.
 

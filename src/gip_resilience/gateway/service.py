@@ -186,6 +186,40 @@ class Service:
             self._seen.append(seen)
 
 
+class Front:
+    """What a gateway may be asked, from any thread, however its answers travel."""
+
+    _service: Service
+
+    @property
+    def requests(self) -> list[Seen]:
+        """The requests so far, in the order in which they were read."""
+        return self._service.requests
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted so far."""
+        return self._service.connections
+
+    @property
+    def open_connections(self) -> frozenset[int]:
+        """The numbers of the connections that neither side has closed yet; see `Seen.connection`."""
+        return self._service.open_connections
+
+    @property
+    def plan(self) -> FaultPlan:
+        """The plan that is played; a new one may be put in at any time and plays from its beginning."""
+        return self._service.plan
+
+    @plan.setter
+    def plan(self, plan: FaultPlan) -> None:
+        self._service.plan = plan
+
+    def clear(self) -> None:
+        """Forget the recorded requests and connections; the plan plays on."""
+        self._service.clear()
+
+
 @dataclass(frozen=True, slots=True)
 class _Playing:
     """A playing of a plan and when it began."""

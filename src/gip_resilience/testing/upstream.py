@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from gip_resilience.gateway.answers import Parts, half
 from gip_resilience.gateway.plan import FaultPlan, PlanError
 from gip_resilience.gateway.replies import Raw, Reset
-from gip_resilience.gateway.service import Service
+from gip_resilience.gateway.service import Front, Service
 from gip_resilience.gateway.wire import (
     LONGEST_TRICKLE,
     Cut,
@@ -27,7 +27,7 @@ from gip_resilience.testing.clocks import FakeClock
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from gip_resilience.gateway import RateLimit, Seen, StreamOptions
+    from gip_resilience.gateway import RateLimit, StreamOptions
     from gip_resilience.gateway.http1 import Headers, Request
     from gip_resilience.gateway.replies import Reply
     from gip_resilience.gateway.wire import Outgoing
@@ -55,7 +55,7 @@ class Broken(Exception):  # noqa: N818 - never seen by a caller: each library ra
         self.head = head
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(Front):
     """An upstream for tests without sockets: give a client one of its transports.
 
     Args:
@@ -70,6 +70,9 @@ class ScriptedUpstream:
         streams: how streams look.
         clock: time passes on it when an answer is slow, and the read timeout of the client is told by it. Give the
             same to ``Resilience(clock=...)``; by default one of its own (`clock`).
+
+    Its `connections` are those that a client with a pool would have needed; one is open while its answer was neither
+    read to its end nor closed, and while it waits in the pool.
 
     Raises:
         PlanError: the plan has `Raw` bytes in it.
@@ -133,32 +136,13 @@ class ScriptedUpstream:
         return RequestsAdapter(self)
 
     @property
-    def requests(self) -> list[Seen]:
-        """The requests so far, in the order in which they came."""
-        return self._service.requests
-
-    @property
-    def connections(self) -> int:
-        """How many connections a client with a pool would have needed so far."""
-        return self._service.connections
-
-    @property
-    def open_connections(self) -> frozenset[int]:
-        """Connections with an answer that was neither read to its end nor closed, and those that wait in the pool."""
-        return self._service.open_connections
-
-    @property
     def plan(self) -> FaultPlan:
-        """The plan that is played; a new one may be put in at any time and plays from its beginning."""
+        """The plan that is played; a new one, or replies in order, may be put in at any time."""
         return self._service.plan
 
     @plan.setter
     def plan(self, plan: FaultPlan | Iterable[Reply]) -> None:
         self._service.plan = _checked(plan)
-
-    def clear(self) -> None:
-        """Forget the recorded requests and connections; the plan plays on."""
-        self._service.clear()
 
     def close(self) -> None:
         """Close what waits in the pool; for the transports."""
