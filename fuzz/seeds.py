@@ -151,8 +151,8 @@ def _gateway() -> Iterator[bytes]:
              "tools": [{"type": "function", "function": {"name": "look"}}], "input": "text", "prompt": "text",
              "contents": [{"role": "user", "parts": [{"text": "text"}]}]}  # fmt: skip
     for path in range(15):
-        yield bytes((path, 1, path % 2, 0, 0, 0, 0, 0)) + json.dumps(asked).encode()
-        yield bytes((path, 1, 0, 3, 0, 0, 0, 1, 1, 5)) + b"model" + b"\x01m"
+        yield bytes((1, path, path % 2, 0, 0, 0, 0, 0)) + json.dumps(asked).encode()
+        yield bytes((1, path, 0, 3, 0, 0, 0, 1, 1, 5)) + b"model" + b"\x01m"
 
 
 def _plan() -> Iterator[bytes]:

@@ -25,7 +25,7 @@ FOUND = [
     ),
     pytest.param(
         "gateway",
-        b"\x00\x01\x00\x00\x00\x00\x00\x00" + b'{"model":"\xc2"}',
+        b"\x01\x00\x00\x00\x00\x00\x00\x00" + b'{"model":"\xc2"}',
         id="a text that is no UTF-8",
     ),
     pytest.param("config", b"\x00deadline = " + b"9" * 5000, id="a setting of thousands of digits"),
