@@ -42,6 +42,14 @@ def test_a_field_says_what_it_expects(kind: Any, value: object) -> None:
         kind.accept(value, "some.path")
 
 
+def test_a_number_has_an_end() -> None:
+    """No whole number is longer than the machine's, or a configuration could not even be printed."""
+    assert Config.from_dict({"body": {"replay_limit": 2**63 - 1}}).body.replay_limit == 2**63 - 1
+    for number in (2**63, 10**5000):
+        with pytest.raises(ConfigError, match="body.replay_limit: expected int >= 0 and < 2\\*\\*63"):
+            Config.from_dict({"body": {"replay_limit": number}})
+
+
 def test_texts_are_read_from_the_environment() -> None:
     """One text is itself; several are separated by commas."""
     assert Text().parse(" a, b ") == " a, b "

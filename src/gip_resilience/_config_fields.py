@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -93,6 +93,10 @@ class Number:
             return text.lower() if text.lower() == "none" else text
 
 
+_END: Final = 2**63
+"""Where whole numbers end: those of TOML, too, reach no further."""
+
+
 class Integer:
     """An int with a lower bound. Neither a bool nor a float with an integral value will do."""
 
@@ -106,6 +110,8 @@ class Integer:
         """See `Kind.accept`."""
         if isinstance(value, bool) or not isinstance(value, int) or value < self._at_least:
             raise ConfigError(path, self.expected, show(value))
+        if value >= _END:  # of thousands of digits Python would not even print one
+            raise ConfigError(path, f"{self.expected} and < 2**63", show(value))
         return int(value)
 
     def parse(self, text: str) -> object:
