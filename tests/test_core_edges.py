@@ -46,7 +46,7 @@ def test_a_number_has_an_end() -> None:
     """No whole number is longer than the machine's, or a configuration could not even be printed."""
     assert Config.from_dict({"body": {"replay_limit": 2**63 - 1}}).body.replay_limit == 2**63 - 1
     for number in (2**63, 10**5000):
-        with pytest.raises(ConfigError, match="body.replay_limit: expected int >= 0 and < 2\\*\\*63"):
+        with pytest.raises(ConfigError, match=r"body.replay_limit: expected int >= 0 and < 2\*\*63"):
             Config.from_dict({"body": {"replay_limit": number}})
 
 
