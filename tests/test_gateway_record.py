@@ -52,7 +52,8 @@ WHOLE: list[tuple[Reply, bool]] = [
     (Close("headers"), False),
     (BreakStream(how="eof", events=2), False),
     (BreakStream(how="eof", events=ALL), True),
-    (BreakStream(how="fin", events=ALL), False),
+    (BreakStream(how="fin", events=ALL), True),
+    (BreakStream(how="fin", events=2), False),
     (BreakStream(how="error", events=ALL), False),
     (BreakStream(how="garbled", events=ALL), False),
 ]

@@ -21,6 +21,7 @@ DONE: Final = b"data: [DONE]\n\n"
 NOT_JSON: Final = b'data: {"garbled":\n\n'
 
 _MULTIBYTE: Final = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_MARK: Final = re.compile(rb"(?:id:[^\r\n]*\n)?(?:data: \[DONE\]|event: message_stop)")
 _NAME: Final = re.compile(rb"^event:[^\r\n]*\r?\n", re.MULTILINE)
 
 # An answer marks its end by a length wherever it knows one.
@@ -33,8 +34,9 @@ def broken(answer: Answer, fault: BreakStream) -> Answer:
     place = _place(pieces, fault)
     sent, rest = _parted(pieces, place)
     ended = not rest
-    # After the last event with a meaning, the mark of the end is all that may be missing.
-    lacking = b"".join(rest) not in (b"", DONE) or fault.how == "garbled"
+    # Where the last event only marks the end, nothing with a meaning is missing without it.
+    mark = len(pieces[-1]) if pieces and _MARK.match(pieces[-1]) else 0
+    lacking = place < _size(pieces) - mark or fault.how == "garbled"
     if fault.how == "error":
         sent += [error_event(fault, pieces, place), *([DONE] if fault.done else [])]
         answer, ended = replace(answer, code=str(fault.code)), True

@@ -38,7 +38,8 @@ class Seen:
             were no request.
         status: HTTP status sent; `None` when none went out.
         code: error code sent.
-        whole: whether the client was sent all of a good answer: a 2xx to its last byte, without an error in it.
+        whole: whether the client was sent all of a good answer: a 2xx without an error in it, to the last byte with a
+            meaning (the mark of a stream's end has none).
         not_before: the answer asked not to come back before this moment, in seconds since the gateway started;
             `None` when it did not say.
         body: the body, when bodies are recorded.

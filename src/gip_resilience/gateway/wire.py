@@ -117,11 +117,11 @@ class Outgoing:
 
     @property
     def whole(self) -> bool:
-        """Whether the client is sent all of a good answer."""
+        """Whether the client is sent all of a good answer that has a meaning, however the connection ends."""
         answer, cut = self.answer, self.cut
         if answer is None or answer.broken or answer.code is not None or not 200 <= answer.status < 300:
             return False
-        return cut is None or cut.how is None
+        return cut is None or cut.where == "end"
 
 
 class Backend(Protocol):
