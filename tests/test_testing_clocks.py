@@ -63,6 +63,12 @@ def test_a_negative_pause_does_not_turn_time_back(wait: Callable[[Clock, float],
     assert (clock.monotonic(), clock.slept) == (1000.0, [-1.0])
 
 
+def test_time_is_not_turned_back() -> None:
+    """A clock that goes back is no clock."""
+    with pytest.raises(ValueError, match="does not go back"):
+        FakeClock().advance(-0.1)
+
+
 def test_others_run_meanwhile() -> None:
     """A pause is a checkpoint: another task gets its turn, and a cancellation arrives."""
     clock = FakeClock()

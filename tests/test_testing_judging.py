@@ -274,6 +274,14 @@ def test_the_text_says_what_and_nothing_secret() -> None:
     )
 
 
+def test_the_text_says_where_no_answer_came() -> None:
+    """A connection that broke has no status."""
+    (finding,) = judge(Recorded([seen(n, None) for n in range(7)]))
+    assert str(finding) == (
+        "storm: request 0 (POST /v1/chat/completions: no answer) was sent 7 times, more than 6"
+    )
+
+
 def test_an_unknown_fault_cannot_be_allowed() -> None:
     """A slip of the pen must not pass for permission."""
     with pytest.raises(ValueError, match=r"allow: expected some of early, hopeless, .* got haste"):

@@ -391,5 +391,5 @@ def _forked() -> None:
         watch._lock = threading.Lock()  # noqa: SLF001 - of this module
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_forked)

@@ -179,7 +179,7 @@ class Metrics:
                     self._reloads["rejected"] += 1
                 case events.StateDegraded():
                     self._degraded[event.component] += 1
-                case events.StateRestored():
+                case events.StateRestored():  # pragma: no branch - there is no other
                     self._restored[event.component] += 1
 
     def _attempt_ended(self, event: events.AttemptEnded) -> None:

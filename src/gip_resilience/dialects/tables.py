@@ -52,7 +52,7 @@ def _policy(retry: Retry, category: Category) -> str:
             return "stream"
         case Retry.LIMITED:
             return "timeout" if category is Category.TIMEOUT else "limited"
-        case Retry.BACKOFF:
+        case Retry.BACKOFF:  # pragma: no branch - there is no other
             return _BACKOFF_POLICY[category]
 
 

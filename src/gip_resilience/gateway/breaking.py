@@ -87,7 +87,7 @@ def error_event(fault: BreakStream, pieces: Sequence[bytes], place: int) -> byte
         case "anthropic":
             kind = fault.type or "overloaded_error"
             return named_event({"type": "error", "error": {"type": kind, "message": message}})
-        case "failed":
+        case "failed":  # pragma: no branch - there is no other
             response = {**_response(pieces), "status": "failed", "error": coded, "output": []}
             number = _sequence_number(pieces, place)
             return named_event({"type": "response.failed", "sequence_number": number, "response": response})

@@ -294,7 +294,7 @@ class _Connection(asyncio.Protocol):
                     await asyncio.sleep(0)
                 case Pause(seconds):
                     await self._pause(seconds)
-                case Finish(how):
+                case Finish(how):  # pragma: no branch - there is no other
                     await self._finish(how)
                     return False
         return True

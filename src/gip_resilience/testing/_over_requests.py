@@ -86,9 +86,6 @@ class _Pieces(io.RawIOBase):
         self._pieces = exchange.pieces()
         self._left = b""
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int | None = -1, /) -> bytes:
         try:
             if size is None or size < 0:
