@@ -24,13 +24,14 @@ FOUND := .fuzz
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all fuzz lint types pytest format soak soak-report clean
+.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
 	@echo 'make test     everything: lint, types, tests'
 	@echo 'make test-all the same, and what takes long: streams cut at every byte, fuzzing'
 	@echo 'make fuzz     FUZZ_RUNS inputs, or FUZZ_TIME seconds, for each target in fuzz/'
+	@echo 'make coverage  which lines and branches of src the tests reach'
 	@echo 'make lint     ruff check and ruff format --check'
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
@@ -62,6 +63,13 @@ fuzz: $(FUZZ)
 			-runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_TIME) -max_len=200 -timeout=10 -rss_limit_mb=1024 \
 			-artifact_prefix=$(FOUND)/$$target- >$(FOUND)/log 2>&1 || { cat $(FOUND)/log; exit 1; }; \
 	done
+
+# Twice as slow as without. Lines and branches, of what tests start in processes of its own, too.
+coverage: $(DEV)
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest -p xdist -n $(JOBS) --dist worksteal --timeout 180
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet
