@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from urllib3.exceptions import EmptyPoolError
 
 import gip_resilience as gr
 from gip_resilience import _httpx_deadlines, _httpx_kit, _requests_deadlines, _requests_errors
-from gip_resilience._requests_bodies import read_some
+from gip_resilience._requests_bodies import Rest, read_some
 from gip_resilience._requests_port import _within
 from gip_resilience.errors import ResilienceError
 from gip_resilience.gateway import BreakStream, Error, FaultPlan, Ok
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from harness import Harness
 
+JSON = {"content-type": "application/json"}
 EXACT = CHAT | {"stream": True, "temperature": 0}
 
 
@@ -378,3 +380,53 @@ def test_a_broken_stream_that_is_drained_breaks_nothing(harness: Harness) -> Non
         answer, _ = session.stream("POST", upstream.base_url + "/chat/completions", json=EXACT)
     assert answer.content.endswith(DONE)
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("harness", [h for h in HARNESSES if h.name != "requests"], ids=repr)
+def test_the_stream_of_a_response_is_closed_twice(harness: Harness) -> None:
+    """By its own hand, without the response's looking."""
+    upstream = ScriptedUpstream()
+    with harness.open() as session:
+        connect(session, upstream)
+        gr.mount(session.client, gr.Resilience(clock=upstream.clock))
+        live = Live(session, upstream.base_url + "/chat/completions", EXACT)
+        live.take()
+        for _ in range(2):
+            if session.portal is None:
+                live.response.stream.close()
+            else:
+                session.portal.call(live.response.stream.aclose)
+    assert upstream.open_connections == set()
+
+
+def test_timeouts_that_nothing_shortens() -> None:
+    """Without a deadline they are what was given; so is what is no timeout of theirs."""
+    call: Any = SimpleNamespace(timeout=lambda: None)
+    assert _httpx_deadlines.Timeouts({"read": 5.0}, call).get("read") == 5.0
+    call = SimpleNamespace(timeout=lambda: 1.0)
+    timeouts = _httpx_deadlines.Timeouts({"read": 5.0, "own": 7.0}, call)
+    assert (timeouts.get("read"), timeouts.get("own"), timeouts.get("write")) == (1.0, 7.0, 1.0)
+
+
+def test_a_body_that_was_begun_is_a_file() -> None:
+    """What was read of it, then the rest; let go of, what was read is all there is."""
+    raw = io.BytesIO(b"rest")
+    body = Rest([b"be", b"gun "], raw, None, whole=False)
+    assert body.readable()
+    assert body.read(4) == b"begu"
+    body.let_go()
+    body.let_go()
+    assert body.read() == b"n "
+    assert raw.closed
+
+
+def test_a_stream_that_was_asked_for_in_text() -> None:
+    """A body that is text is read like one of bytes."""
+    upstream = ScriptedUpstream([BreakStream(how="eof", events=3)])
+    session = requests.Session()
+    session.mount("http://", upstream.requests_adapter())
+    gr.mount(session, gr.Resilience(clock=upstream.clock))
+    asked = json.dumps(EXACT)
+    response = session.post(upstream.base_url + "/chat/completions", data=asked, headers=JSON)
+    assert response.content.endswith(DONE)
+    assert len(upstream.requests) == 2

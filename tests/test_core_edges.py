@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import pytest
@@ -262,3 +264,78 @@ def test_a_budget_nobody_used_brings_nothing() -> None:
     scene.run(OK, 3)
     scene.store.withdraw(KEY, FLEET_BUDGET, 1.0, NOW)
     assert scene.last("budget").args[3] == 0
+
+
+# ---- what listens --------------------------------------------------------------------------------------------------
+
+
+def test_without_metrics_nothing_waits_to_be_recorded() -> None:
+    """Flushing is for those who measure."""
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from gip_resilience.otel import OpenTelemetry
+
+    observer = OpenTelemetry(tracer_provider=TracerProvider(), metrics=False)
+    observer.flush()
+    assert repr(observer) == "OpenTelemetry(traces=True, metrics=False)"
+
+
+def test_an_observer_of_many_processes_reads_well(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit for a bug report; and a brain that is gone is not told of new limits."""
+    script = (
+        f"import os, gc; os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(tmp_path)!r}\n"
+        "import gip_resilience as gr\n"
+        "from gip_resilience.prometheus import MultiProcessObserver\n"
+        "observer = MultiProcessObserver()\n"
+        "gone = gr.Resilience(observers=[observer])\n"
+        "kept = gr.Resilience(observers=[observer])\n"
+        "del gone; gc.collect()\n"
+        "kept.reload(gr.Config.from_dict({'observe': {'max_models': 7}}))\n"
+        "print(repr(observer))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert done.stdout.strip() == "MultiProcessObserver()"
+
+
+def test_only_what_was_proposed_is_agreed_to() -> None:
+    """Agreeing to nothing counts no break."""
+    call = gr.Resilience(clock=FakeClock()).call(HOST, "c", MODEL)
+    call.agree()
+    assert call.report().hops == ()
+    call.close()
+
+
+def test_looking_for_a_change_where_nothing_is_watched() -> None:
+    """A configuration that came from no file does not change by itself."""
+    brain = gr.Resilience()
+    before = brain.config
+    brain.check_config()
+    assert brain.config is before
+
+
+def test_an_empty_type_beside_a_detail() -> None:
+    """A detail says by itself what happened."""
+    assert classify(429, {}, b'{"error": {"type": "", "details": {"error_code": "x"}}}').status == 429
+
+
+# ---- commands ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_came_to_nothing_says_why() -> None:
+    """The demonstration ends with the reason, and without a traceback."""
+    from types import SimpleNamespace
+
+    from gip_resilience.cli import CommandError, demo
+
+    run: Any = SimpleNamespace(score=None, problem=OSError("no port"), client=SimpleNamespace(name="httpx"))
+    with pytest.raises(CommandError, match=r"httpx came to nothing: OSError\('no port'\)"):
+        demo._score(run)
+
+
+def test_a_window_is_seconds() -> None:
+    """What was said, as a number."""
+    from gip_resilience.cli import parser
+
+    assert parser().parse_args(["gateway", "--limit-window", "2.5"]).limit_window == 2.5

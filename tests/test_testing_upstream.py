@@ -207,16 +207,20 @@ def test_a_call_is_mended(harness: Harness) -> None:
     assert_resilient(upstream, answered=1, closed=True)
 
 
-def test_a_stream_is_mended(harness: Harness) -> None:
-    """A stream that breaks after its 200 is made whole without a socket, too."""
-    fault = BreakStream(how="rst", events=3)
+@pytest.mark.parametrize("at_once", [False, True], ids=["piece by piece", "at once"])
+@pytest.mark.parametrize("how", ["eof", "rst"])
+def test_a_stream_is_mended(harness: Harness, how: Any, at_once: bool) -> None:
+    """A stream that breaks after its 200 is made whole without a socket, too, however it is read."""
+    fault = BreakStream(how=how, events=3)
     upstream = ScriptedUpstream([fault])
     body = STREAMED | {"temperature": 0}
     with harness.open() as session:
         connect(session, upstream)
         gr.mount(session.client, gr.Resilience(clock=upstream.clock))
-        answer, _ = session.stream("POST", upstream.base_url + "/chat/completions", json=body)
+        url = upstream.base_url + "/chat/completions"
+        answer = session.post(url, json=body) if at_once else session.stream("POST", url, json=body)[0]
         assert answer.content.endswith(b"data: [DONE]\n\n")
+        assert answer.report.outcome == "success"
     assert [seen.whole for seen in upstream.requests] == [False, True]
     assert_resilient(upstream, answered=1, closed=True)
 

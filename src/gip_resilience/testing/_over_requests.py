@@ -40,9 +40,9 @@ class RequestsAdapter(BaseAdapter):
     def send(
         self,
         request: requests.PreparedRequest,
-        stream: bool = False,
+        stream: bool = False,  # noqa: ARG002 - requests' signature; the session reads what is not to be streamed
         timeout: float | tuple[float, float] | tuple[float, None] | None = None,
-        verify: bool | str = True,  # noqa: ARG002 - requests' signature
+        verify: bool | str = True,  # noqa: ARG002
         cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,  # noqa: ARG002
         proxies: Mapping[str, str] | None = None,  # noqa: ARG002
     ) -> requests.Response:
@@ -68,10 +68,7 @@ class RequestsAdapter(BaseAdapter):
             original_response=_Original(headers),  # type: ignore[arg-type]  # as much of one as is used
             request_method=request.method,
         )
-        response = self._built.build_response(request, raw)
-        if not stream:
-            response.content  # noqa: B018 - reads it, as the adapter of requests does
-        return response
+        return self._built.build_response(request, raw)
 
     def close(self) -> None:
         """Close what waits in the pool."""
