@@ -132,6 +132,18 @@ def test_what_follows_the_marker_is_dropped() -> None:
 # ---- what is held back -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ends", [b"\r\n", b"\n", b"\r"], ids=["crlf", "lf", "cr"])
+def test_what_follows_the_marker_is_the_same_for_any_cut(ends: bytes) -> None:
+    """A gateway's ``[DONE]`` is not lost where a read ends between the two halves of a line's end."""
+    whole, added = WHOLE["responses"].replace(b"\n", ends), DONE.replace(b"\n", ends)
+
+    for blank in (b"", ends):
+        for size in (1, 7, 10_000):
+            data = whole + blank + added
+            out = fed(spliced("responses"), *(data[at : at + size] for at in range(0, len(data), size)))
+            assert out.replace(b"\r", b"\n").replace(b"\n", b"").endswith(b"data: [DONE]"), (blank, size)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_opens_an_answer_waits_for_its_first_output(name: str) -> None:
     """Until then another attempt can take its place; then it comes out in order, before the output."""

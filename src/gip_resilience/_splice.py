@@ -161,11 +161,14 @@ class Splice:
     def _trailing(self, blocks: list[bytes]) -> list[bytes]:
         """What may follow the terminal event: a gateway's ``[DONE]``, where the protocol has none of its own."""
         grammar = self._grammar
-        if grammar is None or not grammar.trailing_done or self._trailed or not blocks:
+        if grammar is None or not grammar.trailing_done or self._trailed:
+            return []
+        found: list[bytes] = []
+        # Blank lines are no block, nor is the LF of a CRLF that was cut in two.
+        raw = next((block for block in blocks if block.strip(b"\r\n")), None)
+        if raw is None:
             return []
         self._trailed = True  # what comes behind the first block after the end is no part of the stream
-        found: list[bytes] = []
-        raw = blocks[0]
         if grammar.read(parse(raw), raw).kind is Kind.END:
             self._had.add(raw, found)
         return found
