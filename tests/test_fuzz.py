@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,11 @@ FOUND = [
     ),
     pytest.param(
         "splice",
-        b'\x02\x00\xff\x00\x03\x00\x00\x00\x00\x00\x00\xff\xff\x00\x00\xfe\xff\xfe\xff"\x9e\x89\x9ant\x8d\xd6\x90\x91\xde:"\ndata: [DONE]:%vent\xe2\x00\x00\x00\x00\x02\x00\x06e'
-        b'vei":5,"texrt\nda!entta: {"jy\x04\x00\x00\x00\x00\x00a\x8cb":\xe4"p\n\r\n\n\x00en\x04\x00\x00\x00\x00\x00a\ndat'
-        b'a: [DONE]:%vent\xe2\x00\x00\x00\x00\x02\x00\x8c":\xe4"p\n\r\n\n\x10\x00\x00t_blo"c',
+        b64decode(
+            "AgD/AAMAAAAAAAD//wAA/v/+/yKeiZpudI3WkJHeOiIKZGF0YTogW0RPTkVdOiV2ZW504gAA"
+            "AAACAAZldmVpIjo1LCJ0ZXhydApkYSFlbnR0YTogeyJqeQQAAAAAAGGMYiI65CJwCg0KCgBl"
+            "bgQAAAAAAGEKZGF0YTogW0RPTkVdOiV2ZW504gAAAAACAIwiOuQicAoNCgoQAAB0X2JsbyJj"
+        ),
         id="a line end that is cut in two before a further marker",
     ),
 ]
