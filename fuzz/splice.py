@@ -55,15 +55,16 @@ def check(data: bytes) -> None:
         return _through(splice, answers, kind, sizes)
 
     whole = spliced([1 << 20])
-    assert _comparable(spliced(sizes)) == _comparable(whole)
+    returns = any(b"\r" in answer for answer in answers)
+    assert _comparable(spliced(sizes), returns) == _comparable(whole, returns)
     if len(answers) == 1 and "marker" not in whole.actions:
         stream = answers[0]
         assert stream.startswith(whole.out) or (stream.rstrip(b"\r\n") + b"\n\n").endswith(whole.out[-2:])
 
 
-def _comparable(came: Came) -> Came:
-    """But for line ends: the LF of a CRLF that was cut in two begins the next block, and may be left behind with it."""
-    return came._replace(out=came.out.translate(None, b"\r\n") if b"\r" in came.out else came.out)
+def _comparable(came: Came, returns: bool) -> Came:
+    """But for line ends: the LF of a CRLF that was cut in two begins the next block, or is one, and may be left behind."""
+    return came._replace(out=came.out.translate(None, b"\r\n")) if returns else came
 
 
 def _through(splice: Splice, answers: list[bytes], kind: str, sizes: list[int]) -> Came:
