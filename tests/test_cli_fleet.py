@@ -110,6 +110,7 @@ def test_names_cannot_speak_to_the_terminal(
         client.set("gip-resilience:1:default:{fedcba9876543210}:circuit", "mine")
         client.set("gip-resilience:1:default:{nonsense}:circuit", "mine")
         client.set("gip-resilience:1:other:{0123456789abcdef}:node", "mine")
+        client.lpush("gip-resilience:1:default:{0011223344556677}:node", "mine")
     shown = said(capsys, "status")
 
     assert shown.isascii()

@@ -15,6 +15,7 @@ import pytest
 
 import gip_resilience as gr
 from endpoints import CHAT as CHAT_ENDPOINT
+from endpoints import RESPONSES
 from facts import HOST
 from gip_resilience import taxonomy
 from gip_resilience._fleet_names import TAG, Names
@@ -27,7 +28,7 @@ from gip_resilience.target import model_in_json
 from gip_resilience.testing import FakeClock, ScriptedUpstream
 from happenings import Witness
 from harness import CHAT
-from replays import DONE, chat
+from replays import DONE, chat, event
 from splicing import identified
 from streamed import Play, Script, asked_once, brain
 from test_testing_upstream import connect
@@ -62,6 +63,42 @@ def test_an_event_id_is_sent_whole_or_not_at_all(harness: Harness, clock: FakeCl
     assert (outcome.error is None) == (id_ in SENDABLE)
     if outcome.error is not None:
         assert outcome.interruption.code == "stream_reset"
+
+
+PLACES = ["/a\x01b", "/a\x7fb", "/" + "a" * 60_000]
+RUNS = ["", ".", "..", "a\x00b", "a\r\nX-Y: z", "\ud800", "r" * 100_000]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: ascii(place)[:16])
+def test_a_place_that_is_no_address_is_not_gone_to(harness: Harness, clock: FakeClock, place: str) -> None:
+    """Where a stream is said to go on must be an address; else it ends with an error of ours, and a report."""
+    headers = (f"location: {place}", "x-gip-resume: last-event-id")
+    with Script(Play(identified(chat({"content": "a"}), "1"), "fin", headers=headers)) as server:
+        outcome = asked_once(harness, brain(clock), server.url + CHAT_ENDPOINT.path, {"stream": True})
+    assert len(server.heard) == 1
+    assert (outcome.interruption.code, outcome.report.outcome) == ("stream_reset", "failure")
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: ascii(run)[:16])
+def test_a_run_that_is_no_name_is_not_asked_for(harness: Harness, clock: FakeClock, run: str) -> None:
+    """Its name becomes a part of an address, with the key: only one that stays a single part of it."""
+    first = response(0, "response.created", run) + delta(1)
+    with Script(Play(first, "fin")) as server:
+        outcome = asked_once(harness, brain(clock), server.url + RESPONSES.path, {"background": True})
+    assert [heard.path for heard in server.heard] == [RESPONSES.path]
+    assert (outcome.interruption.code, outcome.report.outcome) == ("stream_reset", "failure")
+
+
+def response(number: int, kind: str, run: str) -> bytes:
+    """An event of the Responses API that holds a run kept by the server."""
+    held = {"id": run, "status": "in_progress", "background": True}
+    return event({"type": kind, "sequence_number": number, "response": held}, kind)
+
+
+def delta(number: int) -> bytes:
+    """A piece of its text."""
+    kind = "response.output_text.delta"
+    return event({"type": kind, "sequence_number": number, "item_id": "i", "delta": "a"}, kind)
 
 
 WAITS = [
@@ -318,8 +355,9 @@ def test_a_name_makes_no_key_of_its_own(model: str) -> None:
 
 # ---- the code itself -----------------------------------------------------------------------------------------------
 
-UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "yaml", "xml", "ctypes"}
+UNSAFE_MODULES = {"pickle", "_pickle", "marshal", "shelve", "dill", "yaml", "xml", "ctypes"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen"}
+UNSAFE_NAMES = {"_create_unverified_context", "CERT_NONE", "create_subprocess_shell"}
 
 
 def unsafe(source: str) -> list[str]:
@@ -340,15 +378,19 @@ def unsafe(source: str) -> list[str]:
             if bare and name in UNSAFE_CALLS:
                 found.append(name)
             found += [
-                "shell"
-                for word in node.keywords
-                if word.arg == "shell" and not isinstance(word.value, ast.Constant)
+                "shell" for word in node.keywords if word.arg == "shell" and getattr(word.value, "value", 1)
             ]
             found += [
                 "verify"
                 for word in node.keywords
-                if word.arg == "verify" and getattr(word.value, "value", 1) is False
+                if word.arg == "verify" and not getattr(word.value, "value", 1)
             ]
+        elif isinstance(node, ast.Assign):
+            targets = {getattr(target, "attr", "") for target in node.targets}
+            if "check_hostname" in targets and not getattr(node.value, "value", 1):
+                found.append("check_hostname")
+        if getattr(node, "attr", getattr(node, "id", "")) in UNSAFE_NAMES:
+            found.append("unsafe name")
     return found
 
 
@@ -368,6 +410,13 @@ def test_nothing_is_brought_to_life(path: Path) -> None:
         "import os; os.system('x')",
         "f(verify=False)",
         "f(shell=s)",
+        "f(shell=True)",
+        "f(shell=1)",
+        "f(verify=0)",
+        "import _pickle",
+        "import ssl; ssl._create_unverified_context()",
+        "context.check_hostname = False",
+        "asyncio.create_subprocess_shell('x')",
     ],
 )
 def test_the_search_for_it_can_fail(source: str) -> None:

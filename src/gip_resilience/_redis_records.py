@@ -6,6 +6,7 @@ right is left out.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import ResponseError
@@ -136,7 +137,8 @@ class Records:
             now = seconds * 1000 + micros // 1000
             for tag, kind, key in self._keys(client):
                 if kind == "node":
-                    nodes[tag] = _text(client.get(key))
+                    with suppress(ResponseError):  # somebody else's, of another type
+                        nodes[tag] = _text(client.get(key))
                 elif kind == "circuit":
                     circuits.append(self._circuit(client, tag, key, now))
                 elif kind == "gate":

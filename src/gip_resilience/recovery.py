@@ -148,6 +148,10 @@ _SENDABLE = re.compile(rb"[!-~\x80-\xff](?:[ -~\x80-\xff]{0,1022}[!-~\x80-\xff])
 """An event's id that can be the value of a header, whole and under every client (RFC 9110, 5.5, without the tab). The
 server chose it, so its length has a limit; those in use are far shorter."""
 
+_LONGEST_NAME = 1024
+_LONGEST_PLACE = 8192
+"""Characters of a run's id and of ``Location``: both become addresses, and httpx refuses what is far longer."""
+
 _OF_THE_BODY = frozenset(
     {b"last-event-id", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"}
 )
@@ -248,7 +252,7 @@ def decide(
     again = Onward(origin.method, origin.url)
     if settings.cursor and broken.sequence is not None and not broken.final:
         kept = request.background or broken.background or origin.method == "GET"
-        if broken.response_id and kept:
+        if kept and _is_name(broken.response_id):
             return Decision(Action.RESUME, onward=_by_cursor(origin, broken, request))
     if origin.resumable and not broken.final:
         onward = _by_last_event_id(origin, broken, again)
@@ -285,6 +289,11 @@ def _obstacle(broken: Broken, request: Asked, settings: StreamConfig) -> str:
     return ""
 
 
+def _is_name(run: str) -> bool:
+    """Whether it can be one part of a path: clients take dots for a way up, and none can send half a character."""
+    return 0 < len(run) <= _LONGEST_NAME and run not in {".", ".."} and run.isprintable()
+
+
 def _by_cursor(origin: Origin, broken: Broken, request: Asked) -> Onward:
     """Ask for the events after the last one: ``GET .../responses/{id}?stream=true&starting_after=N``."""
     parts = urlsplit(origin.url)
@@ -314,6 +323,8 @@ def _by_last_event_id(origin: Origin, broken: Broken, again: Onward) -> Onward |
         return None
     if not origin.location:
         return again._replace(last_event_id=broken.last_event_id)
+    if len(origin.location) > _LONGEST_PLACE or not origin.location.isprintable():
+        return None
     try:
         there = urljoin(origin.url, origin.location)
         own = urlsplit(there)[:2] == urlsplit(origin.url)[:2]
