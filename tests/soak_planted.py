@@ -39,7 +39,7 @@ def forgetful_abandon(store: Counting, permit: Any, now: float) -> None:
     abandon(store, permit, now)
 
 
-Company.end = leaky_end  # type: ignore[method-assign]
+Company.end = leaky_end  # type: ignore[method-assign]  # the defect is the point
 Counting.abandon = forgetful_abandon  # type: ignore[method-assign]
 
 if __name__ == "__main__":
