@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from gip_resilience._bodies import INFLATED_LIMIT, Text, breaks_off, inflated, is_html, is_json, streams_json
+from gip_resilience._bodies import INFLATED_LIMIT, breaks_off, inflated, is_html, is_json, streams_json
 from gip_resilience.hints import used_up
 from gip_resilience.recovery import Origin
 from gip_resilience.streams import is_event_stream
@@ -41,11 +41,21 @@ _NOTED = CREDENTIAL_HEADERS | {
 }
 
 
+Entry: TypeAlias = tuple[bytes, bytes, bytes]
+"""A header: its name as it is sent, its name in lower case, its value. It is how httpx and httpx2 keep them."""
+
+_SAYS_NOTHING: set[bytes] = set()
+"""Names of headers that tell nothing of a body, as they were met; bounded."""
+
+_REMEMBERED = 1024
+"""How many of them are remembered; the others are looked at each time."""
+
+
 class Noted:
     """What is known of a request before it is sent: what its headers say, found in one pass, and who is above it.
 
     Args:
-        raw: its headers.
+        entries: its headers.
         layer: the call it begins, as the layers beneath see it.
 
     Attributes:
@@ -54,8 +64,10 @@ class Noted:
         expects_json: whether its sender can do nothing with a web page.
         layer: see above.
         model: named by a header.
-        retry_count: how often an SDK above has retried it; ``None`` without such an SDK.
-        upgrade: whether it asks for another protocol, and is not for us.
+        nested: whether it is an attempt of another layer of ours, which decides what becomes of the answer.
+        passes: whether it is not for us: another protocol's, or looked after by the same brain above.
+        sdk: whether an SDK or a loop above retries by itself, and heeds ``x-should-retry``.
+        single: whether somebody above is retrying already: then one attempt is this call's share.
     """
 
     __slots__ = (
@@ -64,61 +76,62 @@ class Noted:
         "expects_json",
         "layer",
         "model",
-        "retry_count",
-        "upgrade",
+        "nested",
+        "passes",
+        "sdk",
+        "single",
     )
 
-    def __init__(self, raw: Iterable[tuple[bytes, bytes]], layer: Layer) -> None:
+    def __init__(self, entries: Iterable[Entry], layer: Layer) -> None:
         self.layer = layer
         self.credential = b""
         self.content_type = ""
         self.expects_json = False
         self.model = ""
-        self.retry_count: bytes | None = None
-        self.upgrade = False
-        for name, value in raw:
-            name = name.lower()
+        retries: bytes | None = None
+        upgrade = False
+        for _, name, value in entries:
             if name not in _NOTED:
                 continue
             if name in CREDENTIAL_HEADERS:
                 self.credential = value
             elif name == b"content-type":
-                self.content_type = value.decode("latin-1")
-                self.expects_json = self.expects_json or b"json" in value
+                self.content_type, promised = _media(value)
+                self.expects_json = self.expects_json or promised
             elif name == b"accept":
-                self.expects_json = self.expects_json or b"json" in value or b"event-stream" in value
+                self.expects_json = self.expects_json or _accepts_json(value)
             elif name == RETRY_COUNT:
-                self.retry_count = value
+                retries = value
             elif name == b"upgrade":
-                self.upgrade = True
+                upgrade = True
             else:
                 self.model = clean_name(value.decode("latin-1"))
-
-    @property
-    def passes(self) -> bool:
-        """Whether it is not for us: another protocol's, or looked after by the same brain above."""
-        return self.upgrade or (self.layer.above is not None and self.layer.doubled)
-
-    @property
-    def nested(self) -> bool:
-        """Whether it is an attempt of another layer of ours, which decides what becomes of the answer."""
-        return self.layer.above is not None
-
-    @property
-    def sdk(self) -> bool:
-        """Whether an SDK or a loop above retries by itself, and heeds ``x-should-retry``."""
-        return self.retry_count is not None or self.layer.loop is not None
-
-    @property
-    def single(self) -> bool:
-        """Whether somebody above is retrying already: then one attempt is this call's share."""
-        if self.layer.loop or self.layer.above is not None:
-            return True
-        return self.retry_count is not None and self.retry_count != b"0"
+        self.nested = nested = layer.above is not None
+        self.passes = upgrade or (nested and layer.doubled)
+        self.sdk = retries is not None or layer.loop is not None
+        self.single = nested or bool(layer.loop) or (retries is not None and retries != b"0")
 
     def forbids(self, call: Call) -> bool:
         """Whether who is above is told not to try again; a layer of ours decides that for itself."""
-        return call.sdk and call.outcome != "success" and not self.nested
+        return call.outcome != "success" and call.sdk and not self.nested
+
+
+@lru_cache(maxsize=256)
+def _media(value: bytes) -> tuple[str, bool]:
+    """A request's content type, and whether it speaks of JSON. Few differ, and each call has one."""
+    return value.decode("latin-1"), b"json" in value
+
+
+@lru_cache(maxsize=256)
+def _accepts_json(value: bytes) -> bool:
+    return b"json" in value or b"event-stream" in value
+
+
+@lru_cache(maxsize=256)
+def _media_type(value: bytes) -> tuple[str, bool]:
+    """An answer's content type in lower case, and whether it promises one JSON document."""
+    found = value.decode("latin-1").lower()
+    return found, is_json(found)
 
 
 @lru_cache(maxsize=128)
@@ -133,6 +146,7 @@ class Told:
     Attributes:
         content_type: in lower case, as far as it was sent.
         encoding: the content encoding, in lower case; empty without one.
+        json: whether the content type promises one JSON document.
         length: the announced length; ``None`` when none was announced, or nonsense.
         sized: whether anything says where the body ends, other than the end of the connection.
         location: another place the answer can be had from.
@@ -140,20 +154,22 @@ class Told:
         spent: whether a quota may be used up: then it is worth to read what the headers say of quotas.
     """
 
-    __slots__ = ("content_type", "encoding", "length", "location", "resumable", "sized", "spent")
+    __slots__ = ("content_type", "encoding", "json", "length", "location", "resumable", "sized", "spent")
 
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, entries: Iterable[Entry]) -> None:
         self.content_type = ""
+        self.json = False
         self.encoding = ""
         self.length: int | None = None
         self.sized = False
         self.location = ""
         self.resumable = False
         self.spent = False
-        for name, value in pairs:
-            name = name.lower()
+        for _, name, value in entries:
+            if name in _SAYS_NOTHING:
+                continue
             if name == b"content-type":
-                self.content_type = value.decode("latin-1").lower()
+                self.content_type, self.json = _media_type(value)
             elif name == b"content-length":
                 # Longer digits than any length has are nonsense, and slow to convert.
                 self.length = int(value) if value.isdigit() and len(value) < 20 else None
@@ -171,6 +187,8 @@ class Told:
                 self.spent = self.spent or b"=0" in value
             elif b"remaining" in name:
                 self.spent = self.spent or value.strip() == b"0"
+            elif len(_SAYS_NOTHING) < _REMEMBERED:
+                _SAYS_NOTHING.add(name)
 
 
 class Question:
@@ -200,6 +218,9 @@ class Question:
             config: what is allowed.
             onward: what was asked for, after a break. The rest of a stream comes with a 200, or not at all.
         """
+        told = self.told
+        if told.json or not is_event_stream(told.content_type):
+            return False
         status = self._status
         rest = onward is not None and onward.resumes
         return (
@@ -207,7 +228,6 @@ class Question:
             and self._method != "HEAD"
             and config.stream.mode != "off"
             and not self._noted.nested
-            and is_event_stream(self.told.content_type)
         )
 
     def origin(self, url: str, config: Config) -> Origin:
@@ -226,7 +246,7 @@ class Question:
         if not 200 <= status < 300:
             return 0
         told = self.told
-        if is_json(told.content_type) and not streams_json(self._path):
+        if told.json and not streams_json(self._path):
             limit = config.body.json_limit
             return 0 if told.length is not None and told.length > limit else limit
         if self._noted.expects_json and is_html(told.content_type):
@@ -254,20 +274,23 @@ class Question:
             broken: what ended it too early, if something did.
         """
         status, told = self._status, self.told
-        body = Text(raw, "whole")
+        text, state = raw, "whole"
         if told.encoding:
             # As little of an error is unpacked as is looked at.
-            body = inflated(raw, told.encoding, config.body.error_limit if status >= 400 else INFLATED_LIMIT)
+            limit = config.body.error_limit if status >= 400 else INFLATED_LIMIT
+            text, state = inflated(raw, told.encoding, limit)
         if status < 300:
-            if broken is not None or (whole and self._is_cut(body)):
+            if broken is not None or (whole and told.json and self._is_cut(text, state)):
                 stalled = broken is not None and broken.code == "read_timeout"
                 return replace(transport_fact("read_timeout" if stalled else "truncated_body"), status=status)
-            if not (whole and b'"error"' in body.text[:ENVELOPE]) and not is_html(told.content_type):
+            if not (whole and text.find(b'"error"', 0, ENVELOPE) >= 0) and (
+                told.json or not is_html(told.content_type)
+            ):
                 return success(status)
         return classify(
             status,
             pairs(),
-            body.text,
+            text,
             dialect=config.dialect,
             now=time(),
             complete=whole,
@@ -286,14 +309,12 @@ class Question:
         hint = None if said == "off" else used_up(pairs(), time(), refills=said == "certain")
         return fact if hint is None else replace(fact, hint=hint)
 
-    def _is_cut(self, body: Text) -> bool:
-        """Whether a body that came to its end is only the beginning of what was meant.
+    def _is_cut(self, text: bytes, state: str) -> bool:
+        """Whether a JSON document that came to its end is only the beginning of what was meant.
 
         Also checked where the length was announced and kept: a gateway passes on faithfully what its upstream
         cut. Only a body that was announced as empty is taken to be empty on purpose.
         """
-        if not is_json(self.told.content_type):
-            return False
-        if body.state == "cut":
+        if state == "cut":
             return True
-        return body.state == "whole" and self.told.length != 0 and breaks_off(body.text)
+        return state == "whole" and self.told.length != 0 and breaks_off(text)

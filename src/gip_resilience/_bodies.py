@@ -18,6 +18,8 @@ SLICE = 64
 """Bytes of zstd data decoded at a time: its decoder knows no limit, and a block of 4 bytes may hold 128 KiB."""
 
 _BOM = b"\xef\xbb\xbf"
+_ODD = _BOM[:1] + b" \t\n\r\v\f"
+"""How a text begins that has a mark of its byte order, or may be all blank."""
 _INVALID = re.compile(r"invalid (?:number|character) \(byte (\d+)\)$")
 _json = msgspec.json.Decoder(msgspec.Raw)
 
@@ -157,9 +159,10 @@ def breaks_off(text: bytes) -> bool:
     Only a document that ends too early counts. One that is wrong in another way (``NaN``, a stray comma) is
     what the server meant to send, and the caller's to judge; so is one nested too deeply for us to follow.
     """
-    text = text.removeprefix(_BOM)
-    if not text.strip():
-        return True
+    if not text or text[0] in _ODD:
+        text = text.removeprefix(_BOM)
+        if not text.strip():
+            return True
     try:
         _json.decode(text)
     except RecursionError:

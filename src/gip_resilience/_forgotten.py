@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _begun: dict[int, Iterator[bytes]] = {}
 """By their id: not every iterator can be hashed."""
 
-_forgotten: deque[Callable[[], object]] = deque()
+forgotten: deque[Callable[[], object]] = deque()
+"""What is to be closed; for a look whether there is anything."""
 
 
 def begin(body: Iterator[bytes]) -> None:
@@ -36,13 +37,13 @@ def end(body: Iterator[bytes]) -> None:
 
 def forget(close: Callable[[], object]) -> None:
     """Nobody closed a body, and now nobody can: *close* is called later. It takes no lock itself."""
-    _forgotten.append(close)
+    forgotten.append(close)
 
 
 def close_forgotten() -> None:
     """Close what is left. Not to be called by a finaliser. Thread-safe."""
-    while _forgotten:
+    while forgotten:
         with suppress(
             Exception
         ):  # another thread was quicker, or the connection is broken: nobody is there to know
-            _forgotten.popleft()()
+            forgotten.popleft()()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -26,8 +25,8 @@ from gip_resilience._flow import Flow, message
 from gip_resilience._httpx_deadlines import Deadline, hasten, shorter
 from gip_resilience._httpx_kit import breakage, explain, refusal_error
 from gip_resilience._httpx_reading import Reading
-from gip_resilience._httpx_requests import asked_of, carrying, host_of, keyed, model_of, target_of
-from gip_resilience._httpx_streams import aclose_for_certain
+from gip_resilience._httpx_requests import asked_of, carrying, host_of, keyed, model_of, path_of, target_of
+from gip_resilience._httpx_streams import aclose_for_certain, aclose_read
 from gip_resilience._inflating import UnknownEncodingError, inflater
 from gip_resilience._multipart import rewinds
 from gip_resilience._recording import AsyncRecorder, Recorder
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from gip_resilience.errors import StreamInterruptedError
     from gip_resilience.recovery import Asked, Onward, Origin
     from gip_resilience.resilience import Resilience
+    from gip_resilience.target import Target
     from gip_resilience.taxonomy import Fact
 
 EXTENSION = "gip_resilience"
@@ -111,20 +111,28 @@ class BasePort:
         overrides = request.extensions.get(EXTENSION)
         if overrides is not None and not isinstance(overrides, Overrides):
             raise ConfigError(f"extensions.{EXTENSION}", "a gip_resilience.Overrides", show(overrides))
-        host = host_of(request)
         self.call: Call = brain.call(
-            host,
+            host_of(request),
             brain.store.digest(noted.credential) if noted.credential else "",
             model_of(request, noted, kit),
             sdk=noted.sdk,
             single=noted.single,
             overrides=overrides,
-            target=partial(target_of, request),
-            asked=partial(asked_of, request, host),
+            target=self._target,
+            asked=self._asked_for,
         )
         self._config: Config = self.call.config
         self.error_timeout = self._config.body.error_timeout
-        self.sent = self._request = keyed(request, self._config, noted, kit)
+        header = self._config.idempotency_header
+        if header is not None:
+            self._request = keyed(request, header, noted, kit)
+        self.sent = self._request
+
+    def _target(self, model: str) -> Target:
+        return target_of(self._request, model)
+
+    def _asked_for(self) -> tuple[str, str]:
+        return asked_of(self._request)
 
     def _begin(self) -> None:
         if self.closed:
@@ -169,10 +177,14 @@ class BasePort:
 
     def _ask(self, response: Any) -> Question:
         request = self._request
-        self._question = Question(
-            request.method, request.url.path, self._noted, response.status_code, Told(response.headers.raw)
+        self._question = question = Question(
+            request.method,
+            path_of(request),
+            self._noted,
+            response.status_code,
+            Told(self._kit.entries(response.headers)),
         )
-        return self._question
+        return question
 
     def _replayable(self) -> bool:
         if self._onward is not None and not self._onward.body:
@@ -186,12 +198,14 @@ class BasePort:
 
     def _conclude(self, response: Any, fact: Fact) -> Fact:
         self.response = response
-        if self._onward is not None and fact.ok and self._source is None:
+        good = fact.ok
+        if self._onward is not None and good and self._source is None:
             if response.status_code == 204:
                 self.stopped = True
             else:
                 fact = replace(stream_fact("not_a_stream"), status=response.status_code)
-        if not fact.ok:
+                good = False
+        if not good:
             self.call.replayable = self._replayable()
         elif self._question is not None and self._question.told.spent:
             pairs = response.headers.multi_items
@@ -236,7 +250,7 @@ class BasePort:
     def _asked(self) -> Asked:
         stream = self._request.stream
         if isinstance(stream, self._kit.byte_stream):
-            return asked(b"".join(stream))  # type: ignore[arg-type]
+            return asked(self._kit.content(stream))
         return UNKNOWN if self._tape is None else asked(self._tape.content())
 
     def prepare(self, onward: Onward) -> None:
@@ -342,7 +356,7 @@ class SyncPort(BasePort):
         """Send once and read what must be read."""
         self._begin()
         try:
-            with self._noted.layer, self.call.sending():
+            with self.call.sending(self._noted.layer):
                 response = self._inner.handle_request(self._outgoing(timeout))
         except Exception as error:
             fact = self.explain(error)
@@ -429,7 +443,7 @@ class AsyncPort(BasePort):
         with _UNLIMITED if timeout is None else anyio.move_on_after(timeout):
             self._begin()
             try:
-                with self._noted.layer, self.call.sending():
+                with self.call.sending(self._noted.layer):
                     response = await self._inner.handle_async_request(self._outgoing(timeout))
             except Exception as error:
                 fact = self.explain(error)
@@ -464,7 +478,7 @@ class AsyncPort(BasePort):
             if not reading.broke(error):
                 raise
         if reading.whole:
-            await aclose_for_certain(response.stream)
+            await aclose_read(response.stream)
         elif reading.cut():
             await self._kit.async_relay([], rest, response.stream, None).aclose()
             return self._cut()

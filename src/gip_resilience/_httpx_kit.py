@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,8 +12,9 @@ from gip_resilience.errors import ResilienceError
 from gip_resilience.taxonomy import transport_fact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from gip_resilience._answers import Entry
     from gip_resilience.effects import Refuse
     from gip_resilience.engine import Call
     from gip_resilience.errors import StreamInterruptedError
@@ -33,6 +35,8 @@ class Kit:
         request: the Request class.
         response: the Response class.
         byte_stream: its ByteStream class: a body in memory.
+        entries: gives the headers of a request or a response.
+        content: gives what a body in memory holds.
         transport_error: base of the errors a transport may raise.
         kinds: error class name to the kind of failure it is (see `gip_resilience.taxonomy.transport_fact`).
         read_timeout: raised when the deadline cuts an attempt short.
@@ -46,6 +50,8 @@ class Kit:
     request: Maker
     response: Maker
     byte_stream: type
+    entries: Callable[[Any], Iterable[Entry]]
+    content: Callable[[Any], bytes]
     transport_error: type[Exception]
     read_timeout: Maker
     refusals: Mapping[str, type[ResilienceError]]
@@ -56,6 +62,28 @@ class Kit:
     async_relay: Maker
     sync_mended: Maker
     async_mended: Maker
+
+
+def entries_of(headers: type) -> Callable[[Any], Iterable[Entry]]:
+    """How the headers of the package's own class are got at, without a copy where that can be.
+
+    Args:
+        headers: the class.
+    """
+    if getattr(headers([("A", "b")]), "_list", None) == [(b"A", b"a", b"b")]:
+        return attrgetter("_list")
+    return lambda kept: [(name, name.lower(), value) for name, value in kept.raw]
+
+
+def content_of(byte_stream: type) -> Callable[[Any], bytes]:
+    """How what a body in memory holds is got at.
+
+    Args:
+        byte_stream: its class.
+    """
+    if getattr(byte_stream(b"a"), "_stream", None) == b"a":
+        return attrgetter("_stream")
+    return b"".join
 
 
 KINDS: Mapping[str, str] = {

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gip_resilience.taxonomy import Fact
 
 
+_PATIENCE: AbstractContextManager[None] = nullcontext()
+
+
 class Owner(Protocol):
     """Whose body is read: a port.
 
@@ -39,13 +42,25 @@ class Owner(Protocol):
 class Reading:
     """A body being read under the retry: how far it got, and what ended it."""
 
-    __slots__ = ("_failing", "_give_up", "_limit", "_port", "_size", "broken", "cause", "chunks", "whole")
+    __slots__ = (
+        "_failing",
+        "_give_up",
+        "_limit",
+        "_port",
+        "_size",
+        "_timed",
+        "broken",
+        "cause",
+        "chunks",
+        "whole",
+    )
 
     def __init__(self, port: Owner, response: Any, limit: int) -> None:
         self._port = port
         self._limit = limit
-        self._failing = response.status_code >= 400
-        self._give_up = port.clock.monotonic() + port.error_timeout
+        self._failing = failing = response.status_code >= 400
+        self._give_up = port.clock.monotonic() + port.error_timeout if failing else 0.0
+        self._timed = port.call.config.deadline is not None
         self._size = 0
         self.chunks: list[bytes] = []
         self.whole = False
@@ -59,7 +74,7 @@ class Reading:
             return False
         self.chunks.append(chunk)
         self._size += len(chunk)
-        if self._size >= self._limit or self._port.call.overdue():
+        if self._size >= self._limit or (self._timed and self._port.call.overdue()):
             return False
         return not self._failing or self._port.clock.monotonic() < self._give_up
 
@@ -85,7 +100,7 @@ class Reading:
         for, so that is when the shorter one is in place.
         """
         if not self._failing:
-            return nullcontext()
+            return _PATIENCE
         return _shorter_reads(self._port.sent.extensions, self._port.error_timeout)
 
 

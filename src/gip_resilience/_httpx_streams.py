@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
@@ -226,6 +226,23 @@ async def _unwind(rest: AsyncGenerator[bytes, None]) -> None:
         scope.cancel()
         for _ in range(_LEFT_OVER):
             await anext(rest)
+
+
+@lru_cache(maxsize=256)
+def _is_shielded(kind: type) -> bool:
+    """Whether streams of this class see to it themselves that they are closed, cancelled or not.
+
+    Those of httpx and httpx2 do (their connection pools shield it).
+    """
+    return kind.__module__.partition(".")[0] in {"httpx", "httpx2"}
+
+
+async def aclose_read(stream: AsyncStream) -> None:
+    """Close a body that was read to its end: for certain, too, and at less expense where that is possible."""
+    if _is_shielded(type(stream)):
+        await stream.aclose()
+    else:
+        await aclose_for_certain(stream)
 
 
 async def aclose_for_certain(stream: AsyncStream) -> None:

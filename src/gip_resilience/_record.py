@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +23,8 @@ from gip_resilience.events import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from gip_resilience._announcer import Announcer
     from gip_resilience._report import Hop
@@ -42,7 +43,6 @@ SHORTEST_TIMEOUT = 0.001
 _numbers = count(1)
 """Numbers of calls; drawing one is a single step for the interpreter, so it needs no lock."""
 
-_UNTRACED = nullcontext()
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -197,10 +197,14 @@ class Record:
         for event in news:
             self.tell(event)
 
-    def sending(self) -> AbstractContextManager[None]:
-        """What surrounds the sending of an attempt, up to its answer; `carried` holds within it."""
+    def sending(self, layer: AbstractContextManager[object]) -> AbstractContextManager[object]:
+        """What surrounds the sending of an attempt, up to its answer; `carried` holds within it.
+
+        Args:
+            layer: what the layers beneath know the call by; entered first, and left last.
+        """
         trace = self._trace
-        return _UNTRACED if trace is None or not trace.surrounds else _Sending(self, trace)
+        return layer if trace is None or not trace.surrounds else _Sending(self, trace, layer)
 
     def timeout(self) -> float | None:
         """Seconds left until the deadline, for the next attempt; ``None`` without a deadline."""
@@ -357,26 +361,35 @@ class Record:
 class _Sending:
     """Surrounds the sending of an attempt with what its trace wants."""
 
-    __slots__ = ("_call", "_trace")
+    __slots__ = ("_call", "_layer", "_trace")
 
-    def __init__(self, call: Record, trace: Trace) -> None:
+    def __init__(self, call: Record, trace: Trace, layer: AbstractContextManager[object]) -> None:
         self._call = call
         self._trace = trace
+        self._layer = layer
 
     def __enter__(self) -> None:
+        self._layer.__enter__()
         call = self._call
         try:
             call.carried = self._trace.enter(call.next_number)
         except Exception as error:
             call.world.announcer.failed(call.world.announcer.tracer, error)
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         call = self._call
         call.carried = _NO_HEADERS
         try:
             self._trace.leave()
-        except Exception as error:
-            call.world.announcer.failed(call.world.announcer.tracer, error)
+        except Exception as failure:
+            call.world.announcer.failed(call.world.announcer.tracer, failure)
+        finally:
+            self._layer.__exit__(kind, error, traceback)
 
 
 def _last_hint(attempts: tuple[Attempt, ...]) -> Hint | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from requests.structures import CaseInsensitiveDict
 from urllib3.response import HTTPResponse
 from urllib3.util import Timeout
 
@@ -34,13 +35,13 @@ from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
 
     from gip_resilience import errors
-    from gip_resilience._answers import Noted
+    from gip_resilience._answers import Entry, Noted
     from gip_resilience._inflating import Inflater
     from gip_resilience._recording import Tape
     from gip_resilience.effects import Refuse
@@ -56,6 +57,13 @@ REPORT = "gip_resilience"
 def raw_headers(request: PreparedRequest) -> Iterator[tuple[bytes, bytes]]:
     for name, value in request.headers.items():
         yield latin(name), latin(value)
+
+
+def entries_of(headers: Mapping[str, str]) -> list[Entry]:
+    """Headers as `gip_resilience._answers` reads them."""
+    if isinstance(headers, CaseInsensitiveDict):  # to ask it for its items costs ten times as much
+        return [(b"", latin(name), latin(value)) for name, value in headers.lower_items()]
+    return [(b"", latin(name).lower(), latin(value)) for name, value in headers.items()]
 
 
 def latin(text: str | bytes) -> bytes:
@@ -88,6 +96,7 @@ class Port:
         "_source",
         "_tape",
         "_timeout",
+        "_whole",
         "call",
         "closed",
         "failure",
@@ -122,7 +131,7 @@ class Port:
         self._question: Question | None = None
         self._onward: Onward | None = None
         self._source: Any = None
-        self._ended = False
+        self._ended = self._whole = False
         self.inflater: Inflater | None = None
         self.closed = self.stopped = False
         self.response: Response | None = None
@@ -174,17 +183,17 @@ class Port:
             raise self.interruption("stream_closed")
         self.response = self.failure = self._cause = None
         self._rest = self._source = self.inflater = None
-        self.stopped = False
+        self.stopped = self._whole = False
         self._sends += 1
         if self._position is not None and self._sends > 1:
             self._request.body.seek(self._position)  # type: ignore[union-attr]  # a file, as was found before
         try:
             if timeout is None:
-                with self._noted.layer, self.call.sending():
+                with self.call.sending(self._noted.layer):
                     response = self._send(self._outgoing(), timeout=self._timeout, **self._options)
             else:
                 options = {**self._options, "timeout": _within(self._timeout, timeout)}
-                with self._noted.layer, self.call.sending():
+                with self.call.sending(self._noted.layer):
                     response = send_in_time(self.call, self._send, self._outgoing(), options)
         except Exception as error:
             fact = self._explain(error)
@@ -241,7 +250,7 @@ class Port:
         response.request = self._request
         # Or a digest authentication's second leg would go past us.
         response.connection = self._adapter
-        told = Told((latin(name), latin(value)) for name, value in response.headers.items())
+        told = Told(entries_of(response.headers))
         self._question = question = Question(
             self._request.method or "GET", self._path, self._noted, response.status_code, told
         )
@@ -264,12 +273,18 @@ class Port:
         raw = b"".join(reading.chunks)
         if headless and reading.whole and not raw:
             return self._conclude(transport_fact("connection_lost"))
-        self._rest = Rest(reading.chunks, response.raw, reading.cause, whole=reading.whole)
-        response.raw = put_back(response.raw, self._rest)
-        if config.deadline is not None and not reading.whole and reading.cause is None:
-            bounded(response.raw, self.call, self._request)
+        headers = response.raw.headers.items
+        if reading.whole and not told.encoding and not self._options["stream"]:
+            # The session would read it to its end itself, before anybody sees the response. So it has.
+            vars(response).update(_content=raw, _content_consumed=True)
+            self._whole = True
+        else:
+            self._rest = Rest(reading.chunks, response.raw, reading.cause, whole=reading.whole)
+            response.raw = put_back(response.raw, self._rest)
+            if config.deadline is not None and not reading.whole and reading.cause is None:
+                bounded(response.raw, self.call, self._request)
         fact = question.judge(
-            response.raw.headers.items,
+            headers,
             raw,
             config,
             self._brain.clock.time,
@@ -279,12 +294,14 @@ class Port:
         return self._conclude(fact)
 
     def _conclude(self, fact: Fact) -> Fact:
-        if self._onward is not None and fact.ok and self._source is None and self.response is not None:
+        good = fact.ok
+        if self._onward is not None and good and self._source is None and self.response is not None:
             if self.response.status_code == 204:
                 self.stopped = True
             else:
                 fact = replace(stream_fact("not_a_stream"), status=self.response.status_code)
-        if not fact.ok:
+                good = False
+        if not good:
             self.call.replayable = self._replayable()
         elif self._question is not None and self._question.told.spent and self.response is not None:
             pairs, time = self.response.headers.items, self._brain.clock.time
@@ -372,7 +389,7 @@ class Port:
             self._release_stream(self._source)
         elif self._rest is not None:
             self._rest.let_go()
-        elif self.response is not None:
+        elif self.response is not None and not self._whole:
             self.response.close()
 
     def _release_stream(self, source: Any) -> None:

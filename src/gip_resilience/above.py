@@ -132,7 +132,7 @@ class Layer:
             above = None
         self.above: Layer | None = above
         said = _loop.get()
-        self.loop = None if said is None or said.inside is not _under_way() else said.attempt
+        self.loop: int | None = None if said is None or said.inside is not _under_way() else said.attempt
 
     @property
     def sending(self) -> bool:

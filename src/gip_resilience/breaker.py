@@ -146,38 +146,62 @@ class BreakerView:
     times: Mapping[State, float] = field(default_factory=dict, compare=False)
 
 
+_CLOSED, _SUCCESS, _AUTO = State.CLOSED, Verdict.SUCCESS, Control.AUTO
+"""What every call meets, at hand: a member of an enumeration is looked up by its name each time."""
+
+
 class Window:
     """Calls, failures and slow calls of the last ``length`` seconds, in ``buckets`` equal parts.
 
     Recording is O(1); the sum over the buckets is taken only when there is a reason to open.
     """
 
-    __slots__ = ("_calls", "_failures", "_past_calls", "_past_failures", "_slow", "_stamps", "_width")
+    __slots__ = (
+        "_calls",
+        "_failures",
+        "_past_calls",
+        "_past_failures",
+        "_slot",
+        "_slow",
+        "_stamp",
+        "_stamps",
+        "_width",
+    )
 
     def __init__(self, length: float, buckets: int) -> None:
         self._width = length / buckets
         self._past_calls = self._past_failures = 0
+        self._stamp = -1.0
+        self._slot = 0
         self._stamps = [-1] * buckets
         self._calls = [0] * buckets
         self._failures = [0] * buckets
         self._slow = [0] * buckets
 
-    def record(self, now: float, *, failed: bool, slow: bool = False) -> None:
+    def record(self, now: float, *, failed: bool = False, slow: bool = False) -> None:
         """Count one call at *now*."""
-        stamp = int(now // self._width)
-        slot = stamp % len(self._stamps)
-        if self._stamps[slot] != stamp:
-            self._past_calls += self._calls[slot]
-            self._past_failures += self._failures[slot]
-            self._stamps[slot] = stamp
-            self._calls[slot] = 0
-            self._failures[slot] = 0
-            self._slow[slot] = 0
+        stamp = now // self._width
+        if stamp != self._stamp:
+            self._turn(stamp)
+        slot = self._slot
         self._calls[slot] += 1
         if failed:
             self._failures[slot] += 1
         if slow:
             self._slow[slot] += 1
+
+    def _turn(self, stamp: float) -> None:
+        """Another part of the window is the present one."""
+        number = int(stamp)
+        self._stamp = stamp
+        self._slot = slot = number % len(self._stamps)
+        if self._stamps[slot] != number:
+            self._past_calls += self._calls[slot]
+            self._past_failures += self._failures[slot]
+            self._stamps[slot] = number
+            self._calls[slot] = 0
+            self._failures[slot] = 0
+            self._slow[slot] = 0
 
     def totals(self, now: float) -> tuple[int, int, int]:
         """(calls, failures, slow calls) within the window that ends at *now*."""
@@ -197,6 +221,7 @@ class Window:
 
     def clear(self) -> None:
         """Let the window be empty."""
+        self._stamp = -1.0
         self._stamps = [-1] * len(self._stamps)
 
 
@@ -272,9 +297,9 @@ class Breaker:
         After the open time the first caller becomes the probe; everybody else is refused until that probe
         has reported, or has used up its lease.
         """
-        if self.control is not Control.AUTO:
+        if self.control is not _AUTO:
             return self._admit_overridden(now)
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return self._ticket
         if now < self._until or now < self._probe_until:
             return REFUSED
@@ -328,6 +353,10 @@ class Breaker:
             The change of state it caused, if any.
         """
         if ticket < self._since:
+            return None
+        if verdict is _SUCCESS and self.state is _CLOSED and self._config.slow_call is None:
+            self._window.record(now)
+            self._consecutive = 0
             return None
         if verdict is Verdict.NEUTRAL:
             self._free(ticket, now)

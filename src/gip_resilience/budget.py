@@ -64,8 +64,9 @@ class Budget:
         self._calls += 1
         if now - self._since >= BUDGET_RATE_WINDOW:
             self._measure(now)
-        if self._parent is not None:
-            self._parent.call(now)
+        parent = self._parent
+        if parent is not None:
+            parent.call(now)
 
     def _measure(self, now: float) -> None:
         config = self._config
@@ -80,8 +81,9 @@ class Budget:
         """A call succeeded."""
         if self.tokens < self.capacity:
             self.tokens = min(self.tokens + self._config.deposit, self.capacity)
-        if self._parent is not None:
-            self._parent.deposit()
+        parent = self._parent
+        if parent is not None and parent.tokens < parent.capacity:
+            parent.deposit()
 
     def withdraw(self, cost: float) -> bool:
         """Pay for one retry; ``False`` (and nothing is taken) when it cannot be afforded."""

@@ -57,12 +57,13 @@ class Call(Record):
 
     def admit(self) -> bool:
         """Ask for leave to send the first attempt; without it the story begins with a wait or a refusal."""
-        answer = self.world.store.acquire(self.key, self.config, self.started, first=True)
+        world = self.world
+        answer = world.store.acquire(self.key, self.config, self.started, first=True)
         if isinstance(answer, Permit):
             self._permit = answer
             if answer.news:
                 self.tell_all(answer.news)
-            if self.world.announcer.attempts:
+            if world.announcer.attempts:
                 self._sent()
             return True
         self._turned_away = answer
@@ -73,15 +74,16 @@ class Call(Record):
         if self.streaming:
             self._stream_opened(fact)
             return
+        world, key = self.world, self.key
         self.fact = fact
         self.outcome = "success"
-        self.ended = now = self.world.monotonic()
-        self.world.metrics.succeeded(self.key.host, self.key.model, now - self._sent_at)
-        everyday = self.world.announcer.everyday
+        self.ended = now = world.monotonic()
+        world.metrics.succeeded(key.host, key.model, now - self._sent_at)
+        everyday = world.announcer.everyday
         if everyday:
             attempt = self._attempt(fact, now)
             self._attempts = [attempt]
-            self.follow(AttemptEnded(self.number, self.key.host, self.key.model, attempt))
+            self.follow(AttemptEnded(self.number, key.host, key.model, attempt))
         self._report(fact, now)
         if everyday:
             self.follow(CallEnded(self.number, self.report()))

@@ -94,6 +94,10 @@ class Sent(StrEnum):
     ANSWERED = "answered"
 
 
+_SUCCESS = Category.SUCCESS
+"""At hand for what is asked of every answer: a member of an enumeration is looked up by its name each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """What one attempt taught us; the only thing the engine ever sees of an answer.
@@ -134,7 +138,7 @@ class Fact:
     @property
     def ok(self) -> bool:
         """Whether the attempt succeeded."""
-        return self.category is Category.SUCCESS
+        return self.category is _SUCCESS
 
     @property
     def maybe_executed(self) -> bool:

@@ -15,7 +15,7 @@ import httpx
 from gip_resilience import errors
 from gip_resilience._answers import Noted
 from gip_resilience._httpx_family import AsyncPort, SyncPort
-from gip_resilience._httpx_kit import Kit
+from gip_resilience._httpx_kit import Kit, content_of, entries_of
 from gip_resilience._httpx_streams import AsyncMended, AsyncRelay, SyncMended, SyncRelay
 from gip_resilience.above import Layer
 from gip_resilience.drive import adrive, drive
@@ -104,6 +104,8 @@ KIT = Kit(
     request=httpx.Request,
     response=httpx.Response,
     byte_stream=httpx.ByteStream,
+    entries=entries_of(httpx.Headers),
+    content=content_of(httpx.ByteStream),
     transport_error=httpx.TransportError,
     read_timeout=httpx.ReadTimeout,
     refusals={
@@ -123,6 +125,9 @@ KIT = Kit(
     sync_mended=_Mended,
     async_mended=_AsyncMended,
 )
+
+
+_entries = KIT.entries
 
 
 class ResilientTransport(httpx.BaseTransport):
@@ -155,7 +160,7 @@ class ResilientTransport(httpx.BaseTransport):
             ConfigError: the request's extension ``gip_resilience`` is not an `Overrides`.
             httpx.TransportError: the last attempt's own error.
         """
-        noted = Noted(request.headers.raw, Layer(self.resilience, request.method, request.url))
+        noted = Noted(_entries(request.headers), Layer(self.resilience, request.method, request.url))
         if noted.passes:
             return self.inner.handle_request(request)
         port = SyncPort(KIT, self.resilience, self.inner, request, noted)
@@ -198,7 +203,7 @@ class AsyncResilientTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request*, as often as the policy of its failures says. See `ResilientTransport.handle_request`."""
-        noted = Noted(request.headers.raw, Layer(self.resilience, request.method, request.url))
+        noted = Noted(_entries(request.headers), Layer(self.resilience, request.method, request.url))
         if noted.passes:
             return await self.inner.handle_async_request(request)
         port = AsyncPort(KIT, self.resilience, self.inner, request, noted)

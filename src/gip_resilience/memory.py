@@ -56,6 +56,8 @@ MAX_KEYS = 1024
 """Scopes, circuits and gates remembered at most, each: a client that invents model names must not grow us."""
 
 
+_CLOSED = State.CLOSED
+
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 _stores_lock = threading.Lock()
 
@@ -158,14 +160,24 @@ class MemoryStore:
                 held, news = self._pass_gate(key, gate, config, now, place)
                 if held is not None:
                     return held
-            permit = Permit(line.host, line.model, gate, line.budget)
-            permit.timed = config.breaker.slow_call is not None
+            host, model = line.host, line.model
+            permit = Permit(host, model, gate, line.budget)
+            settings = config.breaker
+            if settings.slow_call is not None:
+                permit.timed = True
             if self._lost:
                 news += (self._degraded(),)
             if news:
                 permit.news = news
-            if config.breaker.mode == "off" and not line.overruled:
+            if settings.mode == "off" and not line.overruled:
                 return permit
+            if host.state is _CLOSED and (model is None or model.state is _CLOSED):
+                # The everyday case: a closed circuit that nobody has a word in gives tickets and changes nothing.
+                permit.host_ticket = ticket = host.admit(now)
+                if model is not None and ticket > REFUSED:
+                    permit.model_ticket = ticket = model.admit(now)
+                if ticket > REFUSED:
+                    return permit
             return _pass_circuits(key, permit, now)
 
     def _pass_gate(
@@ -229,8 +241,9 @@ class MemoryStore:
                 if not permit.probe and not permit.timed:
                     # The everyday case: nothing can change but two counters.
                     permit.host.report(permit.host_ticket, host, now)
-                    if permit.model is not None:
-                        permit.model.report(permit.model_ticket, model, now)
+                    circuit_of_model = permit.model
+                    if circuit_of_model is not None:
+                        circuit_of_model.report(permit.model_ticket, model, now)
                     return UNCHANGED
             hint = fact.hint.seconds if fact.hint and not fact.ok else None
             news: list[News] = []

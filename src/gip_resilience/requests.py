@@ -26,7 +26,7 @@ from gip_resilience._requests_errors import (
     StreamInterruptedError,
     StreamStalledError,
 )
-from gip_resilience._requests_port import Port, raw_headers
+from gip_resilience._requests_port import Port, entries_of
 from gip_resilience.above import Layer
 from gip_resilience.drive import drive
 from gip_resilience.resilience import Resilience
@@ -108,7 +108,9 @@ class ResilientAdapter(HTTPAdapter):
             DeadlineExceededError: the call's deadline has passed.
             requests.exceptions.RequestException: the last attempt's own error.
         """
-        noted = Noted(raw_headers(request), Layer(self.resilience, request.method or "GET", request.url))
+        noted = Noted(
+            entries_of(request.headers), Layer(self.resilience, request.method or "GET", request.url)
+        )
         options = {"stream": stream, "verify": verify, "cert": cert, "proxies": proxies}
         send = super().send if self.inner is None else self.inner.send
         if noted.passes:

@@ -7,11 +7,11 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gip_resilience._announcer import Announcer
 from gip_resilience._drains import Drains
-from gip_resilience._forgotten import close_forgotten
+from gip_resilience._forgotten import close_forgotten, forgotten
 from gip_resilience._record import Record, Surroundings
 from gip_resilience._watching import ConfigWatch
 from gip_resilience.breaker import BreakerView, Control
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from gip_resilience.events import Event
     from gip_resilience.state import Store
     from gip_resilience.target import Target
+
+_key = cast("Callable[[type[ScopeKey], tuple[str, str, str, str]], ScopeKey]", tuple.__new__)
+"""Makes the key of a call without the call of ``ScopeKey.__new__`` in between, which costs more than the key."""
 
 _overrides: ContextVar[tuple[tuple[int, Overrides], ...]] = ContextVar("gip_resilience.overrides", default=())
 """What `Resilience.override` put in force around the running code, by the brain it was said to."""
@@ -265,7 +268,8 @@ class Resilience:
         Raises:
             TypeError: the key function returned something else than a string.
         """
-        self._sweep()
+        if self._dropped or forgotten:
+            self._sweep()
         if self._watch is not None:
             self.check_config()
         config = self.config
@@ -283,7 +287,7 @@ class Resilience:
             if not isinstance(label, str):
                 raise TypeError(f"part: expected the function to return a str, got {type(label).__name__}")
             part = clean_name(label)
-        key = ScopeKey(host, credential, model, part)
+        key = _key(ScopeKey, (host, credential, model, part))
         return Call(self._world, config, key, sdk=sdk, single=single, asked=asked)
 
 

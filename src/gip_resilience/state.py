@@ -66,30 +66,19 @@ class Permit:
         news: what was noticed when it was given.
     """
 
-    __slots__ = (
-        "budget",
-        "gate",
-        "gate_generation",
-        "host",
-        "host_ticket",
-        "model",
-        "model_ticket",
-        "news",
-        "probe",
-        "timed",
-    )
+    # What a permit seldom has is said here: one is made for every attempt.
+    host_ticket: int = UNCOUNTED
+    model_ticket: int = UNCOUNTED
+    probe: bool = False
+    timed: bool = False
+    news: tuple[News, ...] = ()
 
     def __init__(self, host: Breaker, model: Breaker | None, gate: Gate, budget: Budget) -> None:
         self.host = host
         self.model = model
         self.gate = gate
         self.budget = budget
-        self.host_ticket = UNCOUNTED
-        self.model_ticket = UNCOUNTED
         self.gate_generation = gate.generation
-        self.probe = False
-        self.timed = False
-        self.news: tuple[News, ...] = ()
 
 
 class Refused(NamedTuple):

@@ -28,6 +28,9 @@ MAX_NAME = 200
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
 """Headers that carry a key with the gateways we know."""
 
+_OPENINGS = (b'{"model":"', b'{"model": "')
+"""How a body begins that names its model first, as clients write it."""
+
 _SECRET_HEADERS = CREDENTIAL_HEADERS | {b"cookie", b"proxy-authorization", b"x-amz-security-token"}
 """Headers that nobody needs to see who only names a part of a model."""
 
@@ -36,10 +39,21 @@ _SECRET = os.urandom(16)
 
 # Clients put the model first; then nothing else need be looked at.
 _MODEL_FIRST = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
+_QUOTE = ord('"')
 _MODEL_IN_PATH = re.compile(r"/(?:deployments|engines|model)/([^/:?]+)|/models/([^:?]+)")
 _MULTIPART_MODEL = re.compile(
     rb';\s*name=(?:"model"|model(?=[;\s]))[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,800})\r\n'
 )
+
+
+_cleaned: dict[bytes, str] = {}
+"""Names as they stand in bodies, and as they are used: of those that were read by `_MODEL_FIRST`. Bounded."""
+
+_digests: dict[int, str] = {}
+"""Digests that were made, by the interpreter's own keyed hash of the credential: what they are of is not kept."""
+
+_REMEMBERED = 1024
+"""How many names, and digests, are remembered at most; then all are forgotten, which is cheaper than to choose."""
 
 
 class _HasModel(msgspec.Struct):
@@ -56,7 +70,11 @@ def model_in_json(body: bytes | bytearray | memoryview) -> str:
     """
     first = _MODEL_FIRST.match(body)
     if first:
-        return clean_name(first[1].decode("utf-8", "replace"))
+        raw = first[1]
+        if len(_cleaned) >= _REMEMBERED:
+            _cleaned.clear()
+        found = _cleaned[raw] = clean_name(raw.decode("utf-8", "replace"))
+        return found
     try:
         model = _decoder.decode(body).model
         name = msgspec.json.decode(model) if model else None
@@ -81,6 +99,12 @@ def model_in_body(body: bytes | bytearray, content_type: str) -> str:
     """The model that a body in memory names, or an empty string."""
     if not body:
         return ""
+    if isinstance(body, bytes) and body.startswith(_OPENINGS):
+        start = 10 if body[9] == _QUOTE else 11
+        end = body.find(b'"', start, start + MAX_NAME + 1)
+        known = _cleaned.get(body[start:end]) if end > 0 else None
+        if known is not None:
+            return known
     if "multipart/" in content_type:
         return model_in_multipart(body)
     if body[:64].lstrip()[:1] == b"{":
@@ -140,4 +164,10 @@ def bare_url(url: str) -> str:
 
 def credential_digest(value: bytes) -> str:
     """A keyed digest of what authenticates a request; the value itself is never kept."""
-    return hashlib.blake2b(value, key=_SECRET, digest_size=8).hexdigest()
+    known = _digests.get(hash(value))
+    if known is not None:
+        return known
+    if len(_digests) >= _REMEMBERED:
+        _digests.clear()
+    made = _digests[hash(value)] = hashlib.blake2b(value, key=_SECRET, digest_size=8).hexdigest()
+    return made
