@@ -32,11 +32,13 @@ def check(data: bytes) -> None:
     config, path = given.one_of(_CONFIGS), given.one_of(_PATHS)
     method = given.one_of(("POST", "GET", "HEAD"))
     status = given.one_of((200, 204, 206, 301, 400, 404, 429, 500, 503, 529))
-    noted = Noted([(b"Accept", given.one_of((b"application/json", b"*/*", b"text/event-stream")))], _LAYER)
+    noted = Noted(
+        [(b"Accept", b"accept", given.one_of((b"application/json", b"*/*", b"text/event-stream")))], _LAYER
+    )
     pairs = given.headers(_NAMES, _VALUES)
     whole = given.flag()
     body = given.rest()
-    told = Told((name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs)
+    told = Told((b"", name.encode("latin-1").lower(), value.encode("latin-1")) for name, value in pairs)
     if told.encoding == "gzip" and whole:
         body = gzip.compress(body, 1, mtime=0)
     elif told.encoding == "deflate" and whole:

@@ -35,10 +35,11 @@ class AsyncFlow(Stage):
             raise
 
     async def _read_on(self) -> bytes:
-        limit = self._limit()
+        port = self._port
+        limit = self._limit() if self._timed else self._idle
         try:
             if limit is None:
-                piece = await self._piece()
+                piece: bytes | None = await (port.pull() if port.inflater is None else self._piece())
             else:
                 with anyio.fail_after(limit):
                     piece = await self._piece()
@@ -46,7 +47,7 @@ class AsyncFlow(Stage):
             if not self._broke(error):
                 raise
             return b""
-        if self._overdue():
+        if self._timed and self._overdue():
             return b""
         if piece is not None:
             return self._took(self._splice.feed(piece))

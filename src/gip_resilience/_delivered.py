@@ -43,6 +43,7 @@ class Delivered:
         background: whether the server said that it keeps the run.
         last_id: the last event id; ``None`` before the first.
         resumable: see above.
+        spoken: the choices of which something went up.
     """
 
     __slots__ = (
@@ -50,7 +51,6 @@ class Delivered:
         "_held",
         "_held_size",
         "_ids",
-        "_seen",
         "_settings",
         "_size",
         "background",
@@ -63,6 +63,7 @@ class Delivered:
         "response_id",
         "resumable",
         "sequence",
+        "spoken",
         "usage",
     )
 
@@ -73,7 +74,7 @@ class Delivered:
         self._size = 0
         self._held: list[bytes] = []
         self._held_size = 0
-        self._seen: set[int] = set()
+        self.spoken: set[int] = set()
         self._finished: set[int] = set()
         self._ids: set[bytes] = set()
         self.events = 0
@@ -114,6 +115,10 @@ class Delivered:
     def add(self, raw: bytes, out: list[bytes]) -> None:
         """Hand up an event, and remember it."""
         out.append(raw)
+        self.keep(raw)
+
+    def keep(self, raw: bytes) -> None:
+        """Remember an event that goes up."""
         self.events += 1
         if self.forgotten:
             return
@@ -140,7 +145,7 @@ class Delivered:
         """An event with output, or the end of a choice, goes up."""
         self.committed = True
         if said.indexes:
-            self._seen.update(said.indexes)
+            self.spoken.update(said.indexes)
         if said.finished:
             self._finished.update(said.finished)
 
@@ -172,7 +177,7 @@ class Delivered:
             return Phase.DONE
         if not self.committed:
             return Phase.NONE
-        if not self._finished or not self._seen <= self._finished:
+        if not self._finished or not self.spoken <= self._finished:
             return Phase.OUTPUT
         whole = all(index in self._finished for index in range(choices()))
         return Phase.TAIL if whole else Phase.OUTPUT

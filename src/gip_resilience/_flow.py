@@ -162,15 +162,13 @@ class Stage:
         return True
 
     def _overdue(self) -> bool:
-        if not self._timed or not self._call.overdue():
+        if not self._call.overdue():
             return False
         self._splice.lose("stream_stalled")
         return True
 
     def _limit(self) -> float | None:
         """Seconds the next bytes may take; ``None`` where only the client's own read timeout counts."""
-        if not self._timed:
-            return self._idle
         left = self._call.timeout()
         return left if self._idle is None or left is None else min(left, self._idle)
 
@@ -236,13 +234,14 @@ class Flow(Stage):
             raise
 
     def _read_on(self) -> bytes:
+        port = self._port
         try:
-            piece = self._piece()
+            piece: bytes | None = port.pull() if port.inflater is None else self._piece()
         except Exception as error:
             if not self._broke(error):
                 raise
             return b""
-        if self._overdue():
+        if self._timed and self._overdue():
             return b""
         if piece is not None:
             return self._took(self._splice.feed(piece))

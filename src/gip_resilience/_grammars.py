@@ -8,7 +8,7 @@ know an event says nothing, and `gip_resilience.streams` looks at it more closel
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -277,3 +277,77 @@ def judge_gemini_chunk(chunk: GeminiChunk, _: bytes) -> Said | None:
 def _is_empty(content: object) -> bool:
     parts = content.get("parts") if isinstance(content, dict) else None
     return isinstance(parts, list) and all(part == {"text": ""} for part in parts)
+
+
+# ---- at a glance -----------------------------------------------------------------------------------------
+
+# Nearly every event is a little more of an answer that has begun: no end, no error, nothing to account for. To see
+# that takes less than to read it, and whoever only passes it on need not know what it says. The shapes are as narrow
+# as they can be: what does not fit is looked into. What they leave out is checked to be JSON, and skipped.
+
+
+class _GlancedChoice(msgspec.Struct, gc=False):
+    index: int = 0
+    finish_reason: None = None
+
+
+class _GlancedChunk(msgspec.Struct, gc=False):
+    choices: tuple[_GlancedChoice]
+    error: None = None
+    usage: None = None
+
+
+class _GlancedDelta(msgspec.Struct, gc=False):
+    type: Literal["response.output_text.delta"]
+    sequence_number: int
+    response: None = None
+    error: None = None
+
+
+class _GlancedBlock(msgspec.Struct, gc=False):
+    type: Literal["content_block_delta"]
+    error: None = None
+
+
+_as_chunk: Final = msgspec.json.Decoder(_GlancedChunk).decode
+_as_delta: Final = msgspec.json.Decoder(_GlancedDelta).decode
+_as_block: Final = msgspec.json.Decoder(_GlancedBlock).decode
+
+LOOK: Final = -1
+"""What a glance cannot tell."""
+
+
+def no_glance(_: bytes) -> int:
+    """Of a protocol whose events are always looked into."""
+    return LOOK
+
+
+def glance_at_chunk(data: bytes) -> int:
+    """The one choice that a chunk is more of, or `LOOK`."""
+    try:
+        if not data.isascii():
+            data.decode()  # what is skipped is not checked
+        return _as_chunk(data).choices[0].index
+    except (ValueError, RecursionError):
+        return LOOK
+
+
+def glance_at_response_event(data: bytes) -> int:
+    """The number of an event that has text, or `LOOK`."""
+    try:
+        if not data.isascii():
+            data.decode()  # as above
+        return _as_delta(data).sequence_number
+    except (ValueError, RecursionError):
+        return LOOK
+
+
+def glance_at_message_event(data: bytes) -> int:
+    """0 for an event that has a piece of a content block, or `LOOK`."""
+    try:
+        if not data.isascii():
+            data.decode()  # as above
+        _as_block(data)
+    except (ValueError, RecursionError):
+        return LOOK
+    return 0

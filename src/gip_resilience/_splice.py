@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 
+_CR = 13
+
 _UNLIMITED = sys.maxsize
 
 
@@ -85,7 +87,7 @@ class Splice:
         self._had = Delivered(config.stream, resumable=origin.resumable)
         # How this attempt goes on from there.
         self._replay: Replay | None = None
-        self._resuming = False
+        self._resuming = self._flowing = False
         self._pause: int | None = None
         self._error = b""
         self._final = False
@@ -99,6 +101,55 @@ class Splice:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what can be handed up of them, possibly nothing."""
+        if self._flowing and self._goes_on(data):
+            return data
+        out = self._look_into(data)
+        self._flowing = self._flows()
+        return out
+
+    def _flows(self) -> bool:
+        """Whether from here on an event that only carries the answer on changes nothing but what is remembered."""
+        had = self._had
+        return (
+            had.committed
+            and self._confirmed
+            and self._grammar is not None
+            and not (self._generic or self._unguarded or self._resuming or self.over)
+            and self._replay is None
+            and self.broken is None
+            and not had.holds
+            and not self._splitter.size
+        )
+
+    def _goes_on(self, data: bytes) -> bool:
+        """Whether *data* is whole events that only carry the answer on, as nearly all are; then they are remembered.
+
+        What it says of no other: whoever is not sure looks into it properly.
+        """
+        grammar, had = self._grammar, self._had
+        if grammar is None or _CR in data or data[-1:] != b"\n":
+            return False
+        opening = grammar.opening
+        skip = len(opening)
+        blocks = [data]
+        if data.find(b"\n", skip) != len(data) - 2:  # more than one
+            blocks = [block + b"\n\n" for block in data[:-2].split(b"\n\n")]
+            if data[-2:] != b"\n\n" or any(block.find(b"\n", skip) != len(block) - 2 for block in blocks):
+                return False
+        choosy = grammar.mark == "choice"
+        for block in blocks:
+            if not block.startswith(opening):
+                return False
+            mark = grammar.glance(block[skip:-2])
+            if mark < 0 or (choosy and mark not in had.spoken):
+                return False
+        for block in blocks:
+            had.keep(block)
+        if grammar.mark == "number":
+            had.sequence = mark
+        return True
+
+    def _look_into(self, data: bytes) -> bytes:
         if self._unguarded:
             return data
         splitter = self._splitter
@@ -427,6 +478,7 @@ class Splice:
             origin: what its headers say about taking it up again, which counts when it begins anew.
         """
         self._attempts += 1
+        self._flowing = False
         self.broken = None
         self._error = b""
         self._splitter = EventSplitter(max_event=_UNLIMITED)

@@ -20,9 +20,12 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from gip_resilience.errors import ResilienceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "BOM",
@@ -49,6 +52,9 @@ float overflows before that."""
 # A CR never leaves its LF behind, or CRLF would be two line ends. Only at the end of what has come can the LF of
 # the second line end be missing: the event is complete without it.
 _BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?)")
+
+_LF, _CR = b"\n\r"
+"""To look for one of them as a number is ten times as fast as to look for a string of one."""
 
 _LINE = re.compile(rb"[^\r\n]+")
 
@@ -105,11 +111,12 @@ class EventSplitter:
         max_event: how long a block may be, in bytes.
     """
 
-    __slots__ = ("_max_event", "_pending")
+    __slots__ = ("_max_event", "_mixed", "_pending")
 
     def __init__(self, *, max_event: int = MAX_EVENT) -> None:
         self._max_event = max_event
         self._pending = bytearray()
+        self._mixed = False
 
     @property
     def pending(self) -> bytes:
@@ -137,6 +144,7 @@ class EventSplitter:
                 if end - start > self._max_event:
                     del pending[held:]
                     raise EventTooLargeError(f"an event is longer than {self._max_event} bytes")
+        self._mixed = self._mixed or _CR in data
         if not ends:
             return []
         text = bytes(pending) if held else data
@@ -145,7 +153,40 @@ class EventSplitter:
             blocks.append(text[start:end])
             start = end
         del pending[:start]
+        self._mixed = _CR in pending
         return blocks
+
+    def lump(self, data: bytes) -> bytes | bytearray | None:
+        """Take the next bytes, and return the blocks that end in them in one piece, where LF alone ends their lines.
+
+        Returns:
+            ``None``, and then nothing was taken, where there is a CR, or a block may be too long: `feed` is for that.
+        """
+        pending = self._pending
+        held = len(pending)
+        if self._mixed or _CR in data or held + len(data) > self._max_event:
+            return None
+        if _LF not in data:
+            pending += data
+            return b""
+        if held:
+            pending += data
+            end = pending.rfind(b"\n\n", held - 1) + 2
+            if end == 1:
+                return b""
+            if end == len(pending):
+                self._pending = bytearray()
+                return pending
+            whole = bytes(pending[:end])
+            del pending[:end]
+            return whole
+        end = data.rfind(b"\n\n") + 2
+        if end == len(data):
+            return data
+        if end == 1:
+            end = 0
+        pending += data[end:]
+        return data[:end]
 
 
 def _block_ends(text: bytearray, scan: int) -> list[int]:
@@ -200,6 +241,12 @@ def _parse_lines(block: bytes) -> Block:
     return Block(event, bytes(data[:-1]) if data else None, last_id, retry)
 
 
+_new = cast(
+    "Callable[[type[ServerSentEvent], tuple[str, str, str, int | None]], ServerSentEvent]", tuple.__new__
+)
+"""Makes an event without the call of ``ServerSentEvent.__new__`` in between, which costs more than the event."""
+
+
 class SSEDecoder:
     """Decodes the events of a stream, over as many connections as it takes.
 
@@ -219,6 +266,7 @@ class SSEDecoder:
         self.last_event_id = last_event_id
         self.retry: int | None = None
         self._max_event = max_event
+        self._at_start = True
         self._connect()
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
@@ -227,8 +275,46 @@ class SSEDecoder:
         Raises:
             EventTooLargeError: an event is too long. Nothing of *data* was taken, not even the events before it.
         """
+        lump = self._splitter.lump(data)
+        if lump is None:
+            return self._decode(self._splitter.feed(data))
+        if not lump:
+            return []
+        if self._at_start:
+            self._at_start = False
+            if lump.startswith(BOM):
+                lump = lump[3:]
+        try:
+            if lump.startswith(b"data: ") and lump.find(b"\n") == len(lump) - 2:
+                data_alone = str(memoryview(lump)[6:-2], "utf-8")
+                return [_new(ServerSentEvent, ("message", data_alone, self.last_event_id, None))]
+            text = str(memoryview(lump)[:-2], "utf-8")
+        except UnicodeDecodeError:
+            return self._decode(EventSplitter(max_event=len(lump)).feed(bytes(lump)))
+        last_id = self.last_event_id
+        parts = text.split("\n\n")
+        others = len(parts) - 1
+        if (
+            text.startswith("data: ")
+            and text.count("\n") == 2 * others
+            and text.count("\n\ndata: ") == others
+        ):  # one data line each, as most streams are from end to end
+            return [_new(ServerSentEvent, ("message", part[6:], last_id, None)) for part in parts]
+        events: list[ServerSentEvent] = []
+        for part in parts:
+            name, data_at = "message", 6
+            if part.startswith("event: "):
+                data_at = part.find("\n") + 7
+                name = part[7 : data_at - 7]
+            if part.startswith("data: ", data_at - 6) and name and part.find("\n", data_at) < 0:
+                events.append(_new(ServerSentEvent, (name, part[data_at:], self.last_event_id, None)))
+            else:
+                events += self._decode([part.encode() + b"\n\n"])
+        return events
+
+    def _decode(self, blocks: list[bytes]) -> list[ServerSentEvent]:
         events = []
-        for raw in self._splitter.feed(data):
+        for raw in blocks:
             block = self._parse(raw)
             if block.id is not None:
                 self.last_event_id = _text(block.id)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -67,6 +67,9 @@ class Grammar:
         marker: the block that ends a stream, to be supplied where it alone is missing; empty where only the
             server can write it (``responses``) and where there is none (``gemini``).
         trailing_done: whether a gateway may add ``[DONE]`` after the protocol's own end. Both are `Kind.END`.
+        opening: how nearly every event begins, up to its data.
+        glance: told the data of such an event, gives its mark; less than 0 where there may be more to say of it.
+        mark: what that is: the ``choice`` that the event is more of, its ``number``, or ``nothing``.
     """
 
     name: str
@@ -75,6 +78,9 @@ class Grammar:
     _knows_done: bool = field(default=False, repr=False)
     marker: bytes = b""
     trailing_done: bool = False
+    opening: bytes = b"data: "
+    glance: Callable[[bytes], int] = field(default=_grammars.no_glance, repr=False)
+    mark: Literal["choice", "number", "nothing"] = "nothing"
 
     def read(self, block: Block, raw: bytes) -> Said:
         """Say what an event means. It never raises: any bytes mean something.
@@ -122,10 +128,26 @@ class Grammar:
 _chunks: Final = msgspec.json.Decoder(_grammars.Chunk)
 _DONE: Final = b"data: [DONE]\n\n"
 
-CHAT: Final = Grammar("chat", _chunks, _grammars.judge_chunk, _knows_done=True, marker=_DONE)
+CHAT: Final = Grammar(
+    "chat",
+    _chunks,
+    _grammars.judge_chunk,
+    _knows_done=True,
+    marker=_DONE,
+    glance=_grammars.glance_at_chunk,
+    mark="choice",
+)
 """OpenAI's Chat Completions, and whoever speaks like it."""
 
-COMPLETIONS: Final = Grammar("completions", _chunks, _grammars.judge_chunk, _knows_done=True, marker=_DONE)
+COMPLETIONS: Final = Grammar(
+    "completions",
+    _chunks,
+    _grammars.judge_chunk,
+    _knows_done=True,
+    marker=_DONE,
+    glance=_grammars.glance_at_chunk,
+    mark="choice",
+)
 """The completions before chat."""
 
 RESPONSES: Final = Grammar(
@@ -134,6 +156,9 @@ RESPONSES: Final = Grammar(
     _grammars.judge_response_event,
     _knows_done=True,
     trailing_done=True,
+    opening=b"event: response.output_text.delta\ndata: ",
+    glance=_grammars.glance_at_response_event,
+    mark="number",
 )
 """OpenAI's Responses API."""
 
@@ -142,6 +167,8 @@ ANTHROPIC: Final = Grammar(
     msgspec.json.Decoder(_grammars.MessageEvent),
     _grammars.judge_message_event,
     marker=b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+    opening=b"event: content_block_delta\ndata: ",
+    glance=_grammars.glance_at_message_event,
 )
 """Anthropic's Messages."""
 
