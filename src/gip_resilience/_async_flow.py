@@ -49,10 +49,12 @@ class AsyncFlow(Stage):
             return b""
         if self._timed and self._overdue():
             return b""
+        splice = self._splice
         if piece is not None:
-            return self._took(self._splice.feed(piece))
-        out = self._took(self._splice.end())
-        if self._splice.over:
+            out = splice.feed(piece)
+            return out if splice.flowing else self._took(out)
+        out = self._took(splice.end())
+        if splice.over:
             self._drained = True
             await self._port.release()
         return out

@@ -60,6 +60,7 @@ class Splice:
     Attributes:
         broken: how the stream broke; ``None`` while it flows.
         over: whether nothing more will come out.
+        flowing: whether the last bytes only carried the answer on: there is nothing to ask about them.
         diverged_at: how many characters of a replay agreed, after it diverged.
     """
 
@@ -87,13 +88,13 @@ class Splice:
         self._had = Delivered(config.stream, resumable=origin.resumable)
         # How this attempt goes on from there.
         self._replay: Replay | None = None
-        self._resuming = self._flowing = False
+        self._resuming = self.flowing = False
         self._pause: int | None = None
         self._error = b""
         self._final = False
         self.broken: Fact | None = None
         self.over = False
-        self._trailed = False
+        self._trailed = self._overflowed = False
         self._warning = ""
         self.diverged_at = 0
 
@@ -101,11 +102,16 @@ class Splice:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what can be handed up of them, possibly nothing."""
-        if self._flowing and self._goes_on(data):
+        if self.flowing and self._goes_on(data):
             return data
         out = self._look_into(data)
-        self._flowing = self._flows()
+        self.flowing = self._flows() and not self._overflows()
         return out
+
+    def _overflows(self) -> bool:
+        """Whether more went up than is remembered, and nobody was told yet."""
+        before, self._overflowed = self._overflowed, self._had.forgotten
+        return self._overflowed is not before
 
     def _flows(self) -> bool:
         """Whether from here on an event that only carries the answer on changes nothing but what is remembered."""
@@ -147,6 +153,8 @@ class Splice:
             had.keep(block)
         if grammar.mark == "number":
             had.sequence = mark
+        if had.forgotten and self._overflows():
+            self.flowing = False
         return True
 
     def _look_into(self, data: bytes) -> bytes:
@@ -478,7 +486,7 @@ class Splice:
             origin: what its headers say about taking it up again, which counts when it begins anew.
         """
         self._attempts += 1
-        self._flowing = False
+        self.flowing = False
         self.broken = None
         self._error = b""
         self._splitter = EventSplitter(max_event=_UNLIMITED)
