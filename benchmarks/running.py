@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["BENCHES", "Effort", "run"]
 
 BENCHES: Final = {
+    "starting": "import time",
     "calls": "one call in process, over a transport that answers from memory",
+    "loopback": "one call over a connection that is kept open, on loopback",
+    "breaking": "leave to call, and the report of its success, under threads",
+    "reading": "classification, hints, and the model of a request",
+    "decoding": "splitting and decoding event streams",
+    "flowing": "events of a stream, the first token, a recovery",
 }
 """Name of a module of this package, which has ``bench(effort)``, to what it measures."""
 
