@@ -1,8 +1,9 @@
 """Leave to call and the report of its success, under one and more threads: what a breaker costs when all is well.
 
 Ours is the machine behind a store's lock, asked the way every call does: gate, budget, circuits of host and model.
-`Breaker` alone is the bare machine, which is not thread-safe. A rival's is asked to call a function that does nothing,
-and the cost of calling that function is part of its own, as it is of a program that uses it. The ratio is to ours.
+`Breaker` alone is the bare machine, which is not thread-safe. A rival's calls a function that does nothing; the
+cost of calling it is part of its own, as it is of a program that uses it. purgatory has no lock. The ratio is to
+ours.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import codecs
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from benchmarks.events import chat, pieces
-from benchmarks.measuring import Effort, Found, Spread, compare
+from benchmarks.measuring import Effort, Found, Row, compare
 from benchmarks.rivals import fitting
 from gip_resilience.sse import EventSplitter, SSEDecoder, parse
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
     from benchmarks.measuring import Run
 
+Decoders: TypeAlias = "dict[str, Callable[[Sequence[bytes]], int]]"
+
 CHUNKS: Final = (1, 16, 256, 1024, 4096, 16_384, 65_536)
 EVENTS: Final = 400
 LINES: Final = (100_000, 1_000_000, 10_000_000)
+LINE: Final = "a line, in chunks of 64 KiB"
 PATIENCE: Final = 3.0
 """Seconds one line may take a decoder; a longer one is not tried with it."""
 
@@ -33,7 +36,7 @@ def bench(effort: Effort) -> Found:
     found = Found()
     makers: dict[str, Callable[[], Any]] = {"httpx-sse": _httpx_sse, "httpx2": _httpx2, "openai": _openai}
     rivals = fitting(makers, found.skipped, "decoding")
-    decoders: dict[str, Callable[[Sequence[bytes]], int]] = {}
+    decoders: Decoders = {}
     if "httpx-sse" in rivals:
         decoders["httpx-sse"] = rivals["httpx-sse"]
     decoders |= {"ours": _ours, **rivals, "ours, split and parsed": _split}
@@ -42,8 +45,7 @@ def bench(effort: Effort) -> Found:
     for size in CHUNKS:
         chunks = pieces(text, size)
         runs = {name: _run(decode, chunks, events + 3) for name, decode in decoders.items()}
-        subject = f"an event, in chunks of {_bytes(size)}"
-        found.rows += compare(subject, runs, effort, events + 3)
+        found.rows += compare("an event, in chunks", runs, effort, events + 3, size=size)
     slow: set[str] = set()
     for length in LINES:
         line = b"data: " + b"x" * effort.times(length) + b"\n\n"
@@ -56,28 +58,31 @@ def bench(effort: Effort) -> Found:
             decode(chunks)
             if time.perf_counter() - began > PATIENCE:
                 slow.add(name)
-                found.skipped[f"{name}, longer lines"] = f"one of {_bytes(length)} takes it over {PATIENCE:g} s"
+                found.skipped[f"{name}, longer lines"] = (
+                    f"one of {_bytes(length)} takes it over {PATIENCE:g} s"
+                )
             else:
                 runs[name] = _run(decode, chunks, 1)
-        found.rows += compare("a line, in chunks of 64 KiB", runs, effort, 1, unit="ms", size=length)
-    found.rows += _per_byte(found)
+        found.rows += compare(LINE, runs, effort, 1, unit="ms", size=length)
+        if length == LINES[-1]:
+            found.rows += _per_byte(runs, decoders, effort)
     return found
 
 
-def _per_byte(found: Found) -> list[Any]:
-    """How much dearer a byte of the longest line is than one of the line before: 1 where time is linear."""
-    longest, before = LINES[-1], LINES[-2]
+def _per_byte(runs: dict[str, Run], decoders: Decoders, effort: Effort) -> list[Row]:
+    """How much dearer a byte of the longest line is than one of a line a tenth as long: 1 where time is linear."""
+    tenth = pieces(b"data: " + b"x" * effort.times(LINES[-1] // 10) + b"\n\n", 65_536)
     rows = []
-    by_size = {(row.case, row.size): row for row in found.rows if row.size is not None}
-    for (case, size), row in by_size.items():
-        shorter = by_size.get((case, before))
-        if size == longest and shorter is not None:
-            ratio = row.value.middle / shorter.value.middle / (longest / before)
-            rows.append(row._replace(
-                subject="a byte of a line of 10 MB, to one of 1 MB", value=Spread(ratio, ratio, ratio), unit="×",
-                ratio=None, size=None,
-            ))
+    for name, run in runs.items():
+        both = {"1 MB": _tenfold(_run(decoders[name], tenth, 1)), "10 MB": run}
+        ratio = compare("", both, effort, 1)[1].ratio
+        assert ratio is not None
+        rows.append(Row("a byte of a line of 10 MB, to one of 1 MB", name, ratio, "×"))
     return rows
+
+
+def _tenfold(run: Run) -> Run:
+    return lambda times: run(10 * times)
 
 
 def _bytes(size: int) -> str:
@@ -122,7 +127,12 @@ def _httpx_sse() -> Callable[[Sequence[bytes]], int]:
     from httpx_sse._decoders import SSELineDecoder
 
     def decode(chunks: Sequence[bytes]) -> int:
-        text, lines, events, count = codecs.getincrementaldecoder("utf-8")("replace"), SSELineDecoder(), Decoder(), 0
+        text, lines, events, count = (
+            codecs.getincrementaldecoder("utf-8")("replace"),
+            SSELineDecoder(),
+            Decoder(),
+            0,
+        )
         for chunk in chunks:
             for line in lines.decode(text.decode(chunk)):
                 if events.decode(line.rstrip("\n")) is not None:

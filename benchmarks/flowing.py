@@ -1,4 +1,4 @@
-"""Event streams: an event within our wrapper, under a client and under the OpenAI SDK; the first token; a recovery."""
+"""Event streams: an event within our wrapper, under a client and under the OpenAI SDK; first token; recovery."""
 
 from __future__ import annotations
 
@@ -157,7 +157,9 @@ def _openai_async() -> Callable[[Any, int, asyncio.AbstractEventLoop], Run]:
     import openai
 
     def make(client: httpx2.AsyncClient, events: int, loop: asyncio.AbstractEventLoop) -> Run:
-        sdk: Any = openai.AsyncOpenAI(api_key="not-a-key", base_url="http://gateway.test/v1", http_client=client)
+        sdk: Any = openai.AsyncOpenAI(
+            api_key="not-a-key", base_url="http://gateway.test/v1", http_client=client
+        )
 
         async def streams(rounds: int) -> float:
             start = time.perf_counter()

@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -155,7 +156,7 @@ def _answers() -> Iterator[Way]:
     yield Way("classify: 429", repeat(lambda: classify(*LIMITED)), 50)
     yield Way("classify: 503 model_unavailable", repeat(lambda: classify(*UNAVAILABLE)), 50)
     for name, answer in HINTS.items():
-        yield Way(f"hint: {name}", repeat(lambda answer=answer: retry_hint(*answer, 1e9)), 50)  # type: ignore[misc]  # a default binds it
+        yield Way(f"hint: {name}", repeat(partial(retry_hint, *answer, 1e9)), 50)
     first, last = (request_body(1000, first=first) for first in (True, False))
     yield Way("model: first in 1 kB", repeat(lambda: model_in_body(first, "application/json")), 200)
     yield Way("model: last in 1 kB", repeat(lambda: model_in_body(last, "application/json")), 200)

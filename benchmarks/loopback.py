@@ -34,7 +34,9 @@ def bench(effort: Effort) -> Found:
         found.rows += compare("requests", runs, effort, times)
         for library in (httpx, httpx2):
             calls = _of_httpx(library, url, found, awaiting=False)
-            found.rows += compare(library.__name__, {n: looped(call) for n, call in calls.items()}, effort, times)
+            found.rows += compare(
+                library.__name__, {n: looped(call) for n, call in calls.items()}, effort, times
+            )
             calls = _of_httpx(library, url, found, awaiting=True)
             runs = {name: awaited(loop, call) for name, call in calls.items()}
             found.rows += compare(f"{library.__name__} asyncio", runs, effort, times)
@@ -90,9 +92,7 @@ def _of_httpx(library: ModuleType, url: str, found: Found, *, awaiting: bool) ->
     return calls
 
 
-def _of_aiohttp(
-    loop: asyncio.AbstractEventLoop, url: str, found: Found, effort: Effort, times: int
-) -> None:
+def _of_aiohttp(loop: asyncio.AbstractEventLoop, url: str, found: Found, effort: Effort, times: int) -> None:
     try:
         import aiohttp
         import aiohttp_retry

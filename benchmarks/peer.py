@@ -4,6 +4,7 @@ It does as the first part of the path says, whatever stands behind it::
 
     /plain/...      a JSON answer
     /events/N/...   an event stream of N events
+    /down/...       503
     /late/...       a stream whose first event comes 5 ms after its head, so that the two are read apart
 
 Connections are kept open. It ends when its standard input does.
@@ -93,6 +94,8 @@ class _Connection(asyncio.Protocol):
         match path[1:3]:
             case ["events", number]:
                 self._transport.write(_stream(int(number)))
+            case ["down", _]:
+                self._transport.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
             case ["late", _]:
                 self._transport.write(_HEAD)
                 asyncio.get_running_loop().call_later(LATE, self._transport.write, _rest_of_stream(1))
@@ -109,7 +112,10 @@ _HEAD: Final = (
 def _plain() -> bytes:
     from benchmarks.clients import REPLY
 
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(REPLY), REPLY)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(REPLY),
+        REPLY,
+    )
 
 
 @cache

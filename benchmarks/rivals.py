@@ -45,12 +45,13 @@ def transports(library: ModuleType, *, awaiting: bool) -> dict[str, Callable[[],
             reraise=True,
         )
         kind = kit.AsyncHTTPX2TenacityTransport if awaiting else kit.HTTPX2TenacityTransport
-        return lambda inner: kind(config=config, wrapped=inner, validate_response=lambda r: r.raise_for_status())
+        return lambda inner: kind(
+            config=config, wrapped=inner, validate_response=lambda r: r.raise_for_status()
+        )
 
     def interlock() -> Callable[[Any], Any]:
         kit = import_module(f"interlock.integrations.{library.__name__}")
-        kind = kit.AsyncCircuitBreakerTransport if awaiting else kit.CircuitBreakerTransport
-        return lambda inner: kind(inner)
+        return kit.AsyncCircuitBreakerTransport if awaiting else kit.CircuitBreakerTransport  # type: ignore[no-any-return]  # an untyped module
 
     return {"httpx-retries": httpx_retries, "pydantic-ai": pydantic_ai, "interlock-cb": interlock}
 
@@ -63,13 +64,15 @@ def adapters() -> dict[str, Callable[[], Any]]:
         return type("Interlock", (kit.CircuitBreakerAdapter, NullAdapter), {})()
 
     def urllib3_retry() -> Any:
-        raise Unfit("it works within urllib3, which a transport that answers from memory replaces: see loopback")
+        raise Unfit(
+            "it works within urllib3, which a transport that answers from memory replaces: see loopback"
+        )
 
     return {"interlock-cb": interlock, "urllib3.Retry": urllib3_retry}
 
 
 def arounds(*, awaiting: bool) -> dict[str, Callable[[], Callable[[Any], Any]]]:
-    """Rivals that go around a call, by name: each gives, or refuses to give, a maker of the call from the bare one."""
+    """Rivals that go around a call, by name: each gives, or not, a maker of the call from the bare one."""
 
     def tenacity() -> Callable[[Any], Any]:
         kit = import_module("tenacity")
@@ -81,6 +84,9 @@ def arounds(*, awaiting: bool) -> dict[str, Callable[[], Callable[[Any], Any]]]:
 
     def stamina() -> Callable[[Any], Any]:
         kit = import_module("stamina")
+        import_module("stamina.instrumentation").set_on_retry_hooks(
+            []
+        )  # it tells of every retry on the terminal
 
         def around(call: Callable[[], Any]) -> Any:
             def raising() -> Any:
@@ -89,9 +95,9 @@ def arounds(*, awaiting: bool) -> dict[str, Callable[[], Callable[[Any], Any]]]:
             async def araising() -> Any:
                 return (await call()).raise_for_status()
 
-            return kit.retry(on=Exception, attempts=ATTEMPTS, wait_initial=0.0, wait_jitter=0.0, wait_max=0.0)(
-                araising if awaiting else raising
-            )
+            return kit.retry(
+                on=Exception, attempts=ATTEMPTS, wait_initial=0.0, wait_jitter=0.0, wait_max=0.0
+            )(araising if awaiting else raising)
 
         return around
 
@@ -134,9 +140,7 @@ def _failed(response: Any) -> bool:
     return response.status_code in RETRIED
 
 
-def fitting(
-    makers: dict[str, Callable[[], Any]], skipped: dict[str, str], where: str
-) -> dict[str, Any]:
+def fitting(makers: dict[str, Callable[[], Any]], skipped: dict[str, str], where: str) -> dict[str, Any]:
     """What those *makers* give that can be used here; of the others the reason is put into *skipped*."""
     found = {}
     for name, make in makers.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import platform
 import time
@@ -28,6 +29,12 @@ BENCHES: Final = {
     "reading": "classification, hints, and the model of a request",
     "decoding": "splitting and decoding event streams",
     "flowing": "events of a stream, the first token, a recovery",
+    "outages": "requests on the wire for each call of a user during an outage",
+    "holding": "memory of streams that are under way at once",
+    "growing": "cost against size",
+    "telling": "what being observed adds: counters, exporters, spans",
+    "storing": "what sharing state adds, what it sends, how soon others know",
+    "pushing": "ways in which a server can push a change",
 }
 """Name of a module of this package, which has ``bench(effort)``, to what it measures."""
 
@@ -54,6 +61,7 @@ PACKAGES: Final = (
 def run(names: Sequence[str], effort: Effort, result: Path | None) -> int:
     """Run the benches called *names*; write to *result*, if there is one. The exit status."""
     benches: dict[str, Any] = {}
+    logging.disable(logging.CRITICAL)  # outages are loud
     for name in names:
         print(f"\n{name}: {BENCHES[name]}", flush=True)
         began = time.perf_counter()
