@@ -326,9 +326,9 @@ def judge(
         else:
             change = now / before - 1.0
             word = "ok   "
-            if change > tolerance:
+            if now > before * (1.0 + tolerance):
                 passed, word = False, "ROSE "
-            elif change < -tolerance:
+            elif now < before * (1.0 - tolerance):
                 word = "fell "
             lines.append(f"{word} {name}: {now:,.0f} instructions, {before:,.0f} recorded ({change:+.2%})")
     return Verdict(passed, lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -30,16 +31,18 @@ def bench(effort: Effort) -> Found:
     loop = asyncio.new_event_loop()
     with Peer() as peer:
         url = f"{peer.url}/plain/v1/chat/completions"
-        runs = {name: looped(call) for name, call in _of_requests(url, found).items()}
-        found.rows += compare("requests", runs, effort, times)
+        with ExitStack() as stack:
+            runs = {name: looped(call) for name, call in _of_requests(url, found, stack).items()}
+            found.rows += compare("requests", runs, effort, times)
         for library in (httpx, httpx2):
-            calls = _of_httpx(library, url, found, awaiting=False)
-            found.rows += compare(
-                library.__name__, {n: looped(call) for n, call in calls.items()}, effort, times
-            )
-            calls = _of_httpx(library, url, found, awaiting=True)
-            runs = {name: awaited(loop, call) for name, call in calls.items()}
-            found.rows += compare(f"{library.__name__} asyncio", runs, effort, times)
+            with ExitStack() as stack:
+                calls = _of_httpx(library, url, found, stack)
+                runs = {name: looped(call) for name, call in calls.items()}
+                found.rows += compare(library.__name__, runs, effort, times)
+            with ExitStack() as stack:
+                calls = _of_httpx(library, url, found, stack, loop)
+                runs = {name: awaited(loop, call) for name, call in calls.items()}
+                found.rows += compare(f"{library.__name__} asyncio", runs, effort, times)
         _of_aiohttp(loop, url, found, effort, times)
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
@@ -50,7 +53,7 @@ def _posting(client: Any, url: str) -> Callable[[], Any]:
     return lambda: client.post(url, json=BODY, headers=AUTH)
 
 
-def _of_requests(url: str, found: Found) -> dict[str, Callable[[], Any]]:
+def _of_requests(url: str, found: Found, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     retry = Retry(ATTEMPTS - 1, allowed_methods=None, status_forcelist=RETRIED, raise_on_status=False)
     made = {
         "bare": session(HTTPAdapter()),
@@ -64,12 +67,19 @@ def _of_requests(url: str, found: Found) -> dict[str, Callable[[], Any]]:
         found.skipped["interlock-cb"] = f"not installed ({error.name})"
     else:
         made["interlock-cb"] = session(CircuitBreakerAdapter())
-    calls = {name: _posting(client, url) for name, client in made.items()}
+    calls = {name: _posting(stack.enter_context(client), url) for name, client in made.items()}
     around = fitting(arounds(awaiting=False), found.skipped, requests.__name__)
     return calls | {name: wrap(calls["bare"]) for name, wrap in around.items()}
 
 
-def _of_httpx(library: ModuleType, url: str, found: Found, *, awaiting: bool) -> dict[str, Callable[[], Any]]:
+def _of_httpx(
+    library: ModuleType,
+    url: str,
+    found: Found,
+    stack: ExitStack,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> dict[str, Callable[[], Any]]:
+    awaiting = loop is not None
     kit: Any = library
     client = kit.AsyncClient if awaiting else kit.Client
     transport = kit.AsyncHTTPTransport if awaiting else kit.HTTPTransport
@@ -81,6 +91,11 @@ def _of_httpx(library: ModuleType, url: str, found: Found, *, awaiting: bool) ->
     where = library.__name__ + (" asyncio" if awaiting else "")
     for name, around in fitting(transports(library, awaiting=awaiting), found.skipped, where).items():
         made[name] = client(transport=around(transport()))
+    for one in made.values():
+        if loop is None:
+            stack.callback(one.close)
+        else:
+            stack.callback(lambda one=one: loop.run_until_complete(one.aclose()))  # type: ignore[misc]  # a default binds it
     calls = {name: _posting(one, url) for name, one in made.items()}
     bare = calls["bare"]
 

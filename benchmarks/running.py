@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.measuring import Effort, Found
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.measuring import Row, Spread
 
@@ -65,7 +65,7 @@ def run(names: Sequence[str], effort: Effort, result: Path | None) -> int:
     for name in names:
         print(f"\n{name}: {BENCHES[name]}", flush=True)
         began = time.perf_counter()
-        found: Found = importlib.import_module(f"benchmarks.{name}").bench(effort)
+        found = bench(name)(effort)
         took = time.perf_counter() - began
         benches[name] = packed(found, took)
         show(found)
@@ -74,6 +74,12 @@ def run(names: Sequence[str], effort: Effort, result: Path | None) -> int:
         result.parent.mkdir(parents=True, exist_ok=True)
         result.write_text(json.dumps(document(benches, effort), indent=1, ensure_ascii=False) + "\n")
     return 0
+
+
+def bench(name: str) -> Callable[[Effort], Found]:
+    """The bench that is called *name*."""
+    found: Callable[[Effort], Found] = importlib.import_module(f"benchmarks.{name}").bench
+    return found
 
 
 def document(benches: dict[str, Any], effort: Effort) -> dict[str, Any]:
