@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from benchmarks.events import chat, pieces
-from benchmarks.measuring import Effort, Found, Row, compare
+from benchmarks.measuring import Effort, Found, Row, busy, compare
 from benchmarks.rivals import fitting
 from gip_resilience.sse import EventSplitter, SSEDecoder, parse
 
@@ -94,10 +94,10 @@ def _bytes(size: int) -> str:
 def _run(decode: Callable[[Sequence[bytes]], int], chunks: Sequence[bytes], events: int) -> Run:
     def run(times: int) -> float:
         rounds = max(1, round(times / events))
-        start = time.perf_counter()
+        start = busy()
         for _ in range(rounds):
             count = decode(chunks)
-        took = time.perf_counter() - start
+        took = busy() - start
         if count != events:
             raise AssertionError(f"{count} events of {events}")
         return took / (rounds * events) * times

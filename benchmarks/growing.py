@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
@@ -11,7 +10,7 @@ import httpx2
 import gip_resilience as gr
 from benchmarks.clients import AUTH, BODY, HEADERS, HOST, REPLY, URL, guarded
 from benchmarks.flowing import Streams, reading
-from benchmarks.measuring import Effort, Found, compare
+from benchmarks.measuring import Effort, Found, busy, compare
 from gip_resilience._answers import success
 
 if TYPE_CHECKING:
@@ -72,10 +71,10 @@ def _in_flight(number: int, *, ours: bool) -> Run:
         guarded(client)
 
     async def together(rounds: int) -> float:
-        start = time.perf_counter()
+        start = busy()
         for _ in range(rounds):
             await asyncio.gather(*(client.post(URL, json=BODY, headers=AUTH) for _ in range(number)))
-        return time.perf_counter() - start
+        return busy() - start
 
     def run(times: int) -> float:
         rounds = max(1, times // number)
@@ -90,7 +89,7 @@ def _models(number: int) -> Run:
 
     def run(times: int) -> float:
         rounds = max(1, times // number)
-        start = time.perf_counter()
+        start = busy()
         for _ in range(rounds):
             for name in names:
                 call = brain.call(HOST, "digest", name)
@@ -99,6 +98,6 @@ def _models(number: int) -> Run:
                     pass
                 call.succeed(GOOD)
                 call.close()
-        return (time.perf_counter() - start) / (rounds * number) * times
+        return (busy() - start) / (rounds * number) * times
 
     return run

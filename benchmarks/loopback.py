@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from benchmarks.clients import AUTH, BODY, PassingAdapter, guarded, pass_through, session
-from benchmarks.measuring import Effort, Found, awaited, compare, looped
+from benchmarks.measuring import Effort, Found, awaited, compare, looped, wall
 from benchmarks.peer import Peer
 from benchmarks.rivals import ATTEMPTS, RETRIED, arounds, fitting, transports
 
@@ -32,16 +32,16 @@ def bench(effort: Effort) -> Found:
     with Peer() as peer:
         url = f"{peer.url}/plain/v1/chat/completions"
         with ExitStack() as stack:
-            runs = {name: looped(call) for name, call in _of_requests(url, found, stack).items()}
+            runs = {name: looped(call, wall) for name, call in _of_requests(url, found, stack).items()}
             found.rows += compare("requests", runs, effort, times)
         for library in (httpx, httpx2):
             with ExitStack() as stack:
                 calls = _of_httpx(library, url, found, stack)
-                runs = {name: looped(call) for name, call in calls.items()}
+                runs = {name: looped(call, wall) for name, call in calls.items()}
                 found.rows += compare(library.__name__, runs, effort, times)
             with ExitStack() as stack:
                 calls = _of_httpx(library, url, found, stack, loop)
-                runs = {name: awaited(loop, call) for name, call in calls.items()}
+                runs = {name: awaited(loop, call, wall) for name, call in calls.items()}
                 found.rows += compare(f"{library.__name__} asyncio", runs, effort, times)
         _of_aiohttp(loop, url, found, effort, times)
     loop.run_until_complete(loop.shutdown_asyncgens())
@@ -128,6 +128,6 @@ def _of_aiohttp(loop: asyncio.AbstractEventLoop, url: str, found: Found, effort:
         return {"bare": bare, "aiohttp-retry": aiohttp_retry.RetryClient(bare, retry_options=options)}
 
     clients = loop.run_until_complete(compare_both())
-    runs = {name: awaited(loop, posting(client)) for name, client in clients.items()}
+    runs = {name: awaited(loop, posting(client), wall) for name, client in clients.items()}
     found.rows += compare("aiohttp asyncio", runs, effort, times)
     loop.run_until_complete(clients["bare"].close())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.answers import ANSWERS, HINTS, request_body
-from benchmarks.measuring import Effort, Found, compare, looped
+from benchmarks.measuring import Effort, Found, busy, compare, looped
 from gip_resilience.hints import retry_hint
 from gip_resilience.target import model_in_body
 from gip_resilience.taxonomy import classify
@@ -53,9 +52,9 @@ def _each(operation: Callable[[], object], count: int) -> Run:
     """*operation*, *count* times for each time it is asked for; what some do in a blink takes others milliseconds."""
 
     def run(times: int) -> float:
-        start = time.perf_counter()
+        start = busy()
         for _ in range(times * count):
             operation()
-        return (time.perf_counter() - start) / count
+        return (busy() - start) / count
 
     return run

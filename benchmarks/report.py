@@ -27,8 +27,9 @@ INTRO: Final = """\
 
 Made by `make bench` and `make bench-report`; `docs/performance.json` has every number. Cases take turns in one
 process, a ratio is the median of the ratios of neighbouring turns, and its quartiles are in brackets: times of one
-machine say little about another, ratios say more. What each bench does is told at the top of its
-file in `benchmarks/`.
+machine say little about another, ratios say more. Times in process are the processor's, so that neighbours count for
+little; on loopback, under threads and where something waits they are the clock's. What each bench does is told at the
+top of its file in `benchmarks/`.
 """
 
 
@@ -56,9 +57,9 @@ def text(result: Mapping[str, Any], folder: str, drawn: Mapping[str, str]) -> st
 def _setting(result: Mapping[str, Any]) -> Iterator[str]:
     machine = result["machine"]
     yield (
-        f"{result['date']}: {machine['python']} ({machine['compiler']}) on {machine['system']},"
-        f" {machine['cores']} cores"
-        f" ({machine.get('processor') or 'processor unknown'}), up to {result['rounds']} rounds of each comparison."
+        f"{result['date']}: {machine['python']} ({machine['compiler']}) on {machine['system']}, {machine['cores']} cores"
+        f" ({machine.get('processor') or 'processor unknown'}), load {machine['load']:g}."
+        f" Up to {result['rounds']} rounds of each comparison."
     )
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     yield f"Versions: {versions}.\n"

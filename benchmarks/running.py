@@ -32,6 +32,7 @@ BENCHES: Final = {
     "outages": "requests on the wire for each call of a user during an outage",
     "holding": "memory of streams that are under way at once",
     "growing": "cost against size",
+    "counting": "machine instructions of the key paths",
     "telling": "what being observed adds: counters, exporters, spans",
     "storing": "what sharing state adds, what it sends, how soon others know",
     "pushing": "ways in which a server can push a change",
@@ -94,12 +95,13 @@ def document(benches: dict[str, Any], effort: Effort) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What ran it; no name of a host."""
+    """What ran it, and how busy it was with other things too; no name of a host."""
     found = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "compiler": platform.python_compiler(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),
     }
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import instructions, plots, report, rivals, running
+from benchmarks import counting, instructions, plots, report, rivals, running
 from benchmarks.decoding import _run as decoding_run
 from benchmarks.events import EVENT, chat, opened, pieces
 from benchmarks.measuring import Effort, Found, Row, Spread, compare, rows
@@ -113,8 +113,8 @@ def test_rivals_that_cannot_take_part_are_named_with_the_reason() -> None:
 # ---- each bench runs -----------------------------------------------------------------------------------------
 
 
-PROCESSES = {"storing", "starting"}
-"""Benches that are dozens of processes, whatever the scale."""
+PROCESSES = {"storing", "starting", "counting"}
+"""Benches that are processes of some seconds, whatever the scale."""
 
 
 @pytest.mark.parametrize("name", [name for name in running.BENCHES if name not in PROCESSES])
@@ -147,7 +147,7 @@ def test_the_command_runs_a_bench_and_writes_what_it_found(tmp_path: Path) -> No
     written = json.loads(result.read_text())
     assert written["benches"]["reading"]["rows"][0]["unit"] == "µs"
     assert written["versions"]["httpx2"]
-    assert sorted(written["machine"]) == ["compiler", "cores", "processor", "python", "system"]
+    assert sorted(written["machine"]) == ["compiler", "cores", "load", "processor", "python", "system"]
 
 
 def test_an_unknown_bench_is_refused() -> None:
@@ -345,6 +345,15 @@ def test_a_rise_of_more_than_5_percent_fails(
 def test_a_bare_client_is_not_ours_to_judge() -> None:
     """Another release of it may cost what it likes."""
     assert instructions.judge({"a, bare": 1}, {"a, bare": 99}) == (True, [])
+
+
+def test_counts_are_rows_whose_ratio_is_to_the_bare_call() -> None:
+    """Of what has no bare counterpart there is none."""
+    bare, ours, other = counting.counted({"call, bare": 200.0, "call": 100.0, "hint": 5.0})
+
+    assert (bare.case, bare.value.middle, bare.ratio) == ("bare", 200.0, None)
+    assert (ours.case, ours.value.middle, ours.ratio) == ("ours", 300.0, Spread(1.5, 1.5, 1.5))
+    assert (other.subject, other.value.middle, other.ratio) == ("hint", 5.0, None)
 
 
 def test_repeated_counts_are_the_smallest_and_their_difference() -> None:
