@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.instructions import Counts
 
 
-def bench(effort: Effort) -> Found:
+def bench(effort: Effort) -> Found:  # noqa: ARG001 - every bench is told
     """One run of them all, whatever the effort."""
     if shutil.which("valgrind") is None:
         return Found(skipped={"instructions": "valgrind is not installed"})

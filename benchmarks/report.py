@@ -57,8 +57,8 @@ def text(result: Mapping[str, Any], folder: str, drawn: Mapping[str, str]) -> st
 def _setting(result: Mapping[str, Any]) -> Iterator[str]:
     machine = result["machine"]
     yield (
-        f"{result['date']}: {machine['python']} ({machine['compiler']}) on {machine['system']}, {machine['cores']} cores"
-        f" ({machine.get('processor') or 'processor unknown'}), load {machine['load']:g}."
+        f"{result['date']}: {machine['python']} ({machine['compiler']}) on {machine['system']},"
+        f" {machine['cores']} cores ({machine.get('processor') or 'processor unknown'}), load {machine['load']:g}."
         f" Up to {result['rounds']} rounds of each comparison."
     )
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())

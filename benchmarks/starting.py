@@ -10,6 +10,9 @@ from typing import Final
 
 from benchmarks.measuring import Effort, Found, Row, Spread, rows
 
+LONGEST: Final = 8
+"""Times as long as another comparison this one may take, being of so many."""
+
 IMPORTS: Final = {
     "bare Python": "pass",
     "gip_resilience": "import gip_resilience",
@@ -39,7 +42,10 @@ def bench(effort: Effort) -> Found:
         else:
             found.skipped[name] = "not installed"
     taken: dict[str, list[float]] = {name: [] for name in scripts}
+    began = time.perf_counter()
     for number in range(max(2, effort.times(min(effort.rounds, 15)))):
+        if number > effort.fewest and time.perf_counter() - began > LONGEST * effort.seconds:
+            break
         for name, script in scripts.items():
             start = time.perf_counter()
             subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL)
