@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +39,8 @@ BENCHES: Final = {
     "pushing": "ways in which a server can push a change",
 }
 """Name of a module of this package, which has ``bench(effort)``, to what it measures."""
+
+_NUMBERS: Final = re.compile(r"\[\s+([-+.,e\d\s]+?)\s+\]")
 
 PACKAGES: Final = (
     "requests",
@@ -73,7 +76,7 @@ def run(names: Sequence[str], effort: Effort, result: Path | None) -> int:
         print(f"({took:.1f} s)", flush=True)
     if result is not None:
         result.parent.mkdir(parents=True, exist_ok=True)
-        result.write_text(json.dumps(document(benches, effort), indent=1, ensure_ascii=False) + "\n")
+        result.write_text(written(document(benches, effort)))
     return 0
 
 
@@ -92,6 +95,12 @@ def document(benches: dict[str, Any], effort: Effort) -> dict[str, Any]:
         "rounds": effort.rounds,
         "benches": benches,
     }
+
+
+def written(document: dict[str, Any]) -> str:
+    """*document* as JSON, a number of a spread no line of its own."""
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    return _NUMBERS.sub(lambda found: "[" + ", ".join(found[1].split()).replace(",,", ",") + "]", text) + "\n"
 
 
 def machine() -> dict[str, Any]:

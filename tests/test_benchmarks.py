@@ -150,6 +150,16 @@ def test_the_command_runs_a_bench_and_writes_what_it_found(tmp_path: Path) -> No
     assert sorted(written["machine"]) == ["compiler", "cores", "load", "processor", "python", "system"]
 
 
+def test_a_result_is_written_with_a_spread_on_a_line() -> None:
+    """A diff of two results can be read; and it is what it was."""
+    found = result(ratio("ours", -1e-9), Row("s", "one", Spread(1, 2.5, 1e20)))
+
+    text = running.written(found)
+
+    assert '"value": [1.0, 2.5, 1e+20]' in text
+    assert json.loads(text) == found
+
+
 def test_an_unknown_bench_is_refused() -> None:
     """With the names of those there are."""
     done = subprocess.run(
