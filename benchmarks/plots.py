@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from html import escape
+from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 56, 32
-COLOURS: Final = ("#8a8f98", "#2a7f9e", "#d1495b", "#e8a33d", "#6a994e", "#8e6c8a")
-"""Of the lines in their order (apart also for those who see no red)."""
+LEFT, RIGHT, TOP, BOTTOM = 64, 36, 56, 32
+COLOURS: Final = ("#8a8f98", "#d1495b", "#e8a33d", "#6a994e", "#8e6c8a")
+"""Of the lines that are not ours, in their order (apart also for those who see no red)."""
 
 OURS: Final = "#2a7f9e"
 OTHERS: Final = "#8a8f98"
 GREY: Final = "#808080"
 
 
-def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Lines through points (size, value) that are greater than 0, by name."""
+def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], ours: str) -> str:
+    """Lines through points (size, value) that are greater than 0, by name; the one called *ours* stands out."""
     points = [point for one in series.values() for point in one]
     x_low, x_high = _decades(x for x, _ in points)
     y_low, y_high = _decades(y for _, y in points)
@@ -41,7 +42,9 @@ def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> st
         x, _ = place(10.0**power, 10.0**y_low)
         parts.append(_text(x, HEIGHT - BOTTOM + 16, _number(power)))
     across = float(LEFT)
-    for (name, found), colour in zip(series.items(), COLOURS * len(series), strict=False):
+    others = cycle(COLOURS)
+    for name, found in series.items():
+        colour = OURS if name == ours else next(others)
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in sorted(found)))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [_box(across, 34, 12, 4, colour), _text(across + 16, 40, name, "start")]

@@ -137,7 +137,7 @@ def draw(result: Mapping[str, Any]) -> dict[str, str]:
                 lines: dict[str, list[tuple[float, float]]] = {}
                 for row in rows:
                     lines.setdefault(row["case"], []).append((row["size"], row["value"][0]))
-                drawn[name] = plots.lines(f"{subject}: {rows[0]['unit']}", lines)
+                drawn[name] = plots.lines(f"{subject}: {rows[0]['unit']}", lines, OURS)
             elif subject in BARS.get(bench, ()):
                 rated = any("ratio" in row for row in rows)
                 bars = [

@@ -283,7 +283,7 @@ def test_the_command_writes_page_and_plots_and_removes_stale_ones(tmp_path: Path
 
 def test_lines_are_drawn_by_powers_of_ten() -> None:
     """Equal factors are equal distances, on both axes."""
-    picture = ET.fromstring(plots.lines("title <", {"ours": [(1, 1.0), (10, 10.0), (100, 100.0)]}))
+    picture = ET.fromstring(plots.lines("title <", {"ours": [(1, 1.0), (10, 10.0), (100, 100.0)]}, "ours"))
     line = next(part for part in picture.iter() if part.tag.endswith("polyline"))
     points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
     (x1, y1), (x2, y2), (x3, y3) = points
@@ -292,6 +292,7 @@ def test_lines_are_drawn_by_powers_of_ten() -> None:
     assert y1 - y2 == pytest.approx(y2 - y3, abs=0.2)
     assert x3 > x1
     assert y3 < y1
+    assert line.attrib["stroke"] == plots.OURS
 
 
 def test_bars_are_as_long_as_their_values() -> None:
