@@ -1,4 +1,4 @@
-"""Machine instructions of the key paths: no clock, so neighbours do not matter, and runs differ by less than 1 %.
+"""Machine instructions of the key paths: no clock, so neighbours do not matter, and runs differ by some 1 % at most.
 
 How they are counted is told in `instructions.py`. The ratio is to the same call of the bare client.
 """
