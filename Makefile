@@ -13,6 +13,7 @@ SOAK_SECONDS ?= 3600
 DEV := $(VENV)/dev.stamp
 DEMO := $(VENV)/demo.stamp
 FUZZ := $(VENV)/fuzz.stamp
+BENCH := $(VENV)/bench.stamp
 
 # Inputs for each target of `make fuzz`, and the seconds after which it is content with fewer.
 FUZZ_RUNS ?= 100000
@@ -20,11 +21,16 @@ FUZZ_TIME ?= 60
 FUZZ_TARGETS ?= $(shell sed -n 's/^    "\([a-z0-9]*\)",$$/\1/p' fuzz/__init__.py)
 FOUND := .fuzz
 
+# Rounds of each comparison of `make bench`, and the seconds after which it is content with fewer.
+BENCH_ROUNDS ?= 31
+BENCH_SECONDS ?= 4
+
 # Annotations of the public surface, as users' type checkers see it.
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report clean
+.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report \
+	bench bench-report bench-check clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
@@ -38,6 +44,9 @@ help:
 	@echo 'make format   let ruff put the source in order'
 	@echo 'make soak     the endurance run: an hour, or SOAK_SECONDS=60 (Linux; loopback only); see soak/README.md'
 	@echo 'make soak-report  docs/soak.md from the result of the last run, or of one that is under way'
+	@echo 'make bench    what it costs, beside bare clients and rivals: BENCH_ROUNDS rounds, some 8 minutes'
+	@echo 'make bench-report  docs/performance.md and its plots from the result of the last run'
+	@echo 'make bench-check   instruction counts of the key paths against those recorded (needs valgrind)'
 	@echo 'make clean    remove .venv and everything else that was made'
 
 # The demo needs less than the tests; a .venv that is ready for the tests will do.
@@ -92,6 +101,16 @@ soak: $(DEV)
 soak-report: $(DEV)
 	@$(BIN)/python -m soak report
 
+# Everything else on the machine is in the way; ratios survive some of it.
+bench: $(BENCH)
+	@$(BIN)/python -m benchmarks --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS)
+
+bench-report: $(DEV)
+	@$(BIN)/python -m benchmarks report
+
+bench-check: $(DEV)
+	@$(BIN)/python -m benchmarks check
+
 clean:
 	rm -rf $(VENV) $(FOUND) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
 	find src tests benchmarks fuzz soak -name __pycache__ -prune -exec rm -rf {} +
@@ -104,6 +123,11 @@ $(DEV): pyproject.toml | $(BIN)/pip
 $(FUZZ): pyproject.toml | $(BIN)/pip
 	@echo 'installing what fuzzing needs into $(VENV) ...'
 	@$(PIP) install --editable '.[fuzz]'
+	@touch $@
+
+$(BENCH): pyproject.toml | $(BIN)/pip
+	@echo 'installing what is compared into $(VENV) ...'
+	@$(PIP) install --editable '.[bench]'
 	@touch $@
 
 $(DEMO): pyproject.toml | $(BIN)/pip

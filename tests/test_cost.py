@@ -1,6 +1,6 @@
 """What telling costs a call that succeeds at once, in functions called: the same on every machine.
 
-Microseconds are measured by ``benchmarks/bench_telling.py``.
+Microseconds are measured by ``python -m benchmarks telling``.
 """
 
 from __future__ import annotations

@@ -17,15 +17,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from overload import cli
-from overload.cli import with_tables
-from overload.measures import NEVER, measure, recovery
-from overload.policies import POLICIES
-from overload.runs import Job, document, read, run, simulate, summarise
-from overload.scenarios import SCENARIOS
-from overload.simulation import Trace
+from benchmarks.overload import cli
+from benchmarks.overload.cli import with_tables
+from benchmarks.overload.measures import NEVER, measure, recovery
+from benchmarks.overload.policies import POLICIES
+from benchmarks.overload.runs import Job, document, read, run, simulate, summarise
+from benchmarks.overload.scenarios import SCENARIOS
+from benchmarks.overload.simulation import Trace
 
 CLIENTS = 20
 SCALE = 0.1

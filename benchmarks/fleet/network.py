@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gip_resilience as gr
 from benchmarks.fleet.server import Server
 from benchmarks.overload.policies import Ours
-
-import gip_resilience as gr
 from gip_resilience.breaker import State
 from gip_resilience.events import CircuitChanged
 from gip_resilience.fleet import Question, SharedStore
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.overload.simulation import Clock, Script
-
     from gip_resilience._fleet_words import Reply
     from gip_resilience.state import News
 

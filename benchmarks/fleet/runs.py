@@ -8,12 +8,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import gip_resilience as gr
 from benchmarks.fleet.network import Sharing
 from benchmarks.overload.measures import measure
 from benchmarks.overload.scenarios import DEADLINE, SCENARIOS, Scenario
 from benchmarks.overload.simulation import BINS, Clock, Simulation
-
-import gip_resilience as gr
 
 FAULTS = {
     scenario.name: replace(scenario, after=60.0)

@@ -7,25 +7,23 @@ answers from memory is beside it.
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from bench_call import AUTH, BODY, URL, null_transport
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
 import gip_resilience as gr
+from benchmarks.clients import BODY, URL, guarded, null_transport, post
+from benchmarks.measuring import Effort, Found, busy, compare
 from gip_resilience._answers import success
 from gip_resilience.otel import OpenTelemetry
 from gip_resilience.prometheus import MultiProcessObserver, ResilienceCollector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from benchmarks.measuring import Run
 
 GOOD = success(200)
 
@@ -71,72 +69,55 @@ def brains() -> dict[str, gr.Resilience]:
     return found
 
 
-def engine(brain: gr.Resilience) -> Callable[[int], float]:
+def engine(brain: gr.Resilience) -> Run:
     """Calls without a client."""
 
     def asked() -> tuple[str, str]:
         return "POST", URL
 
     def run(calls: int) -> float:
-        start = time.perf_counter()
+        start = busy()
         for _ in range(calls):
-            call = brain.call("gateway.test", "digest", BODY["model"], asked=asked)
+            call = brain.call("gateway.test", "digest", str(BODY["model"]), asked=asked)
             call.admit()
             with call.sending():
                 pass
             call.succeed(GOOD)
             call.close()
-        return time.perf_counter() - start
+        return busy() - start
 
     return run
 
 
-def client(brain: gr.Resilience) -> Callable[[int], float]:
+def client(brain: gr.Resilience) -> Run:
     """Calls of a blocking httpx2 client."""
-    made = httpx2.Client(transport=null_transport(httpx2))
-    gr.mount(made, brain)
+    made = guarded(httpx2.Client(transport=null_transport(httpx2)), brain)
 
     def run(calls: int) -> float:
-        start = time.perf_counter()
+        start = busy()
         for _ in range(calls):
-            made.post(URL, json=BODY, headers=AUTH)
-        return time.perf_counter() - start
+            post(made)
+        return busy() - start
 
     return run
 
 
-def compare(
-    kind: str, make: Callable[[gr.Resilience], Callable[[int], float]], rounds: int, calls: int
-) -> None:
-    """Print one line per brain."""
-    runs = {name: make(brain) for name, brain in brains().items()}
-    for run in runs.values():
-        run(calls)
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            taken[name].append(run(calls) / calls * 1e6)
+def bench(effort: Effort) -> Found:
+    """Each brain, by itself and under a client."""
+    found = Found()
+    for subject, make, calls in (("the engine's part", engine, 500), ("a whole call of httpx2", client, 100)):
+        runs = {name: collecting(make(brain)) for name, brain in brains().items()}
+        found.rows += compare(subject, runs, effort, effort.times(calls))
+        READERS.clear()
+    return found
+
+
+def collecting(run: Run) -> Run:
+    """*run*, and then what the readers do, which is not counted."""
+
+    def both(calls: int) -> float:
+        took = run(calls)
         collect()
-    first = next(iter(taken.values()))
-    print(f"\n{kind}, {rounds} rounds of {calls} calls")
-    print(f"{'':28}{'µs':>9}{'more µs':>9}{'ratio':>8}{'min':>8}{'max':>8}")
-    for name, found in taken.items():
-        more = statistics.median(mine - theirs for mine, theirs in zip(found, first, strict=True))
-        ratios = sorted(mine / theirs for mine, theirs in zip(found, first, strict=True))
-        print(
-            f"{name:28}{statistics.median(found):9.2f}{more:9.2f}"
-            f"{statistics.median(ratios):8.3f}{ratios[0]:8.3f}{ratios[-1]:8.3f}"
-        )
+        return took
 
-
-def main() -> None:
-    """Run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=31)
-    options = parser.parse_args()
-    compare("the engine's part", engine, options.rounds, 500)
-    compare("a whole call of httpx2", client, options.rounds, 200)
-
-
-if __name__ == "__main__":
-    main()
+    return both

