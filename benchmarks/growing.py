@@ -12,6 +12,7 @@ from benchmarks.clients import AUTH, BODY, HEADERS, HOST, REPLY, URL, guarded
 from benchmarks.flowing import Streams, reading
 from benchmarks.measuring import Effort, Found, busy, compare
 from gip_resilience._answers import success
+from gip_resilience.above import Layer
 
 if TYPE_CHECKING:
     from benchmarks.measuring import Run
@@ -87,6 +88,7 @@ def _in_flight(number: int, *, ours: bool) -> Run:
 
 def _models(number: int) -> Run:
     brain = gr.Resilience()
+    layer = Layer(brain, "POST", URL)
     names = [f"model-{place}" for place in range(number)]
 
     def run(times: int) -> float:
@@ -96,7 +98,7 @@ def _models(number: int) -> Run:
             for name in names:
                 call = brain.call(HOST, "digest", name)
                 call.admit()
-                with call.sending():
+                with call.sending(layer):
                     pass
                 call.succeed(GOOD)
                 call.close()

@@ -102,12 +102,14 @@ def _engine() -> Iterator[Way]:
     import gip_resilience as gr
     from benchmarks.clients import HOST, MODEL, URL
     from gip_resilience._answers import success
+    from gip_resilience.above import Layer
     from gip_resilience.breaker import Breaker
     from gip_resilience.state import Permit, ScopeKey
     from gip_resilience.taxonomy import Verdict
 
     good = success(200)
     brain = gr.Resilience()
+    layer = Layer(brain, "POST", URL)
 
     def asked() -> tuple[str, str]:
         return "POST", URL
@@ -116,7 +118,7 @@ def _engine() -> Iterator[Way]:
         for _ in range(times):
             call = brain.call(HOST, "digest", MODEL, asked=asked)
             call.admit()
-            with call.sending():
+            with call.sending(layer):
                 pass
             call.succeed(good)
             call.close()

@@ -19,6 +19,7 @@ import gip_resilience as gr
 from benchmarks.clients import BODY, URL, guarded, null_transport, post
 from benchmarks.measuring import Effort, Found, busy, compare
 from gip_resilience._answers import success
+from gip_resilience.above import Layer
 from gip_resilience.otel import OpenTelemetry
 from gip_resilience.prometheus import MultiProcessObserver, ResilienceCollector
 
@@ -71,6 +72,7 @@ def brains() -> dict[str, gr.Resilience]:
 
 def engine(brain: gr.Resilience) -> Run:
     """Calls without a client."""
+    layer = Layer(brain, "POST", URL)
 
     def asked() -> tuple[str, str]:
         return "POST", URL
@@ -80,7 +82,7 @@ def engine(brain: gr.Resilience) -> Run:
         for _ in range(calls):
             call = brain.call("gateway.test", "digest", str(BODY["model"]), asked=asked)
             call.admit()
-            with call.sending():
+            with call.sending(layer):
                 pass
             call.succeed(GOOD)
             call.close()

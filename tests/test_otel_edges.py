@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -138,7 +139,7 @@ def test_a_call_that_is_dropped_leaves_nothing(clock: FakeClock) -> None:
     brain = telemetry.brain(clock)
     call = brain.call("h", "", "m", asked=lambda: ("POST", "https://h/v1/chat/completions"))
     call.admit()
-    with call.sending():
+    with call.sending(nullcontext()):
         pass
     span = weakref.ref(call._trace._spans._span)  # type: ignore[union-attr]  # it is traced
     del call

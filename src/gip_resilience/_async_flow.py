@@ -14,6 +14,8 @@ from gip_resilience.recovery import Action
 class AsyncFlow(Stage):
     """A mended stream of an awaiting client; see `Flow`. What its port does, it awaits."""
 
+    __slots__ = ()
+
     async def take(self) -> bytes:
         """See `Flow.take`. A cancellation closes the stream, and is no break of it."""
         try:

@@ -45,6 +45,22 @@ class Stage:
     Belongs to one thread or task at a time, as a response does; only `close` may come from another.
     """
 
+    __slots__ = (
+        "_call",
+        "_cause",
+        "_clock",
+        "_closed",
+        "_drained",
+        "_drains",
+        "_first",
+        "_idle",
+        "_inflated",
+        "_noticed",
+        "_port",
+        "_splice",
+        "_timed",
+    )
+
     def __init__(self, call: Call, port: Any, splice: Splice, clock: Clock, drains: Drains) -> None:
         self._call = call
         self._port: Any = port
@@ -212,6 +228,8 @@ class Flow(Stage):
     stream, or nothing), ``prepare(onward)`` (what the next attempt sends), ``origin()`` (what taking up the answer in
     hand again takes), ``socket()`` and ``interruption(code)``.
     """
+
+    __slots__ = ()
 
     def take(self) -> bytes:
         """The next piece, whole events; empty at the end. Raises what no attempt could mend, once."""

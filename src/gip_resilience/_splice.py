@@ -64,6 +64,37 @@ class Splice:
         diverged_at: how many characters of a replay agreed, after it diverged.
     """
 
+    __slots__ = (
+        "_asked",
+        "_attempts",
+        "_body",
+        "_config",
+        "_confirmed",
+        "_error",
+        "_expected",
+        "_final",
+        "_fresh",
+        "_generic",
+        "_grammar",
+        "_had",
+        "_origin",
+        "_overflowed",
+        "_pause",
+        "_replay",
+        "_resuming",
+        "_settings",
+        "_settled",
+        "_splitter",
+        "_time",
+        "_trailed",
+        "_unguarded",
+        "_warning",
+        "broken",
+        "diverged_at",
+        "flowing",
+        "over",
+    )
+
     def __init__(
         self,
         config: Config,
