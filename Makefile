@@ -13,18 +13,20 @@ SOAK_SECONDS ?= 3600
 DEV := $(VENV)/dev.stamp
 DEMO := $(VENV)/demo.stamp
 FUZZ := $(VENV)/fuzz.stamp
+DOCS := $(VENV)/docs.stamp
 
 # Inputs for each target of `make fuzz`, and the seconds after which it is content with fewer.
 FUZZ_RUNS ?= 100000
 FUZZ_TIME ?= 60
 FUZZ_TARGETS ?= $(shell sed -n 's/^    "\([a-z0-9]*\)",$$/\1/p' fuzz/__init__.py)
 FOUND := .fuzz
+SITE := site
 
 # Annotations of the public surface, as users' type checkers see it.
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report clean
+.PHONY: help demo test test-all coverage docs docs-check docs-tables fuzz lint types pytest format soak soak-report clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
@@ -32,6 +34,9 @@ help:
 	@echo 'make test-all the same, and what takes long: streams cut at every byte, fuzzing'
 	@echo 'make fuzz     FUZZ_RUNS inputs, or FUZZ_TIME seconds, for each target in fuzz/'
 	@echo 'make coverage  which lines and branches of src the tests reach'
+	@echo 'make docs     the documentation as a site, in $(SITE)/index.html; a warning is an error'
+	@echo 'make docs-check   that site in a browser: accessibility, outside requests (needs Chromium, Node.js and npm)'
+	@echo 'make docs-tables  write the tables of the documentation that are made of the code'
 	@echo 'make lint     ruff check and ruff format --check'
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
@@ -71,6 +76,16 @@ coverage: $(DEV)
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report
 
+# Not --quiet, which hides warnings from --strict as well. The theme's notice is about its own future.
+docs: $(DOCS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(SITE)
+
+docs-tables: $(DEV)
+	@$(BIN)/python -m docs.tools.tables
+
+docs-check: docs
+	@$(BIN)/python -m docs.tools.browse $(SITE)
+
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -93,8 +108,8 @@ soak-report: $(DEV)
 	@$(BIN)/python -m soak report
 
 clean:
-	rm -rf $(VENV) $(FOUND) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks fuzz soak -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(FOUND) $(SITE) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks docs fuzz soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'
@@ -104,6 +119,11 @@ $(DEV): pyproject.toml | $(BIN)/pip
 $(FUZZ): pyproject.toml | $(BIN)/pip
 	@echo 'installing what fuzzing needs into $(VENV) ...'
 	@$(PIP) install --editable '.[fuzz]'
+	@touch $@
+
+$(DOCS): pyproject.toml | $(BIN)/pip
+	@echo 'installing what the documentation needs into $(VENV) ...'
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(DEMO): pyproject.toml | $(BIN)/pip
