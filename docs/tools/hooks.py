@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file by its path
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
+
+OTHERS: Final = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=["']?(?:https?:)?//"""
+    r"""|<link\b(?![^>]*rel=["']?canonical)[^>]*\bhref=["']?(?:https?:)?//"""
+    r"""|(?:url\(|@import\s)\s*["']?(?:https?:)?//""",
+    re.IGNORECASE,
+)
+"""What makes a browser ask somebody else than the site."""
 
 LINK: Final = re.compile(r"(\]\()([^)\s#]+)")
 FENCE: Final = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -76,3 +85,35 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         pieces += [LINK.sub(moved, markdown[last : fence.start()]), fence[0]]
         last = fence.end()
     return "".join([*pieces, LINK.sub(moved, markdown[last:])])
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001 - MkDocs calls it by these names
+    """See `_named`."""
+    return _named(output)
+
+
+def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:  # noqa: ARG001 - as above
+    """See `_named`."""
+    return _named(output) if template_name.endswith(".html") else output
+
+
+def _named(output: str) -> str:
+    """Give the theme's search dialog the name that a screen reader says."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Refuse a site that would ask anybody else for anything.
+
+    Raises:
+        PluginError: a page, a style or a picture would; it says which.
+    """
+    site = Path(config.site_dir)
+    found = [
+        f"{path.relative_to(site)}: {hit[0]}"
+        for path in sorted(site.rglob("*"))
+        if path.suffix in {".html", ".css", ".svg"}
+        for hit in OTHERS.finditer(path.read_text(encoding="utf-8"))
+    ]
+    if found:
+        raise PluginError("asks outside hosts:\n" + "\n".join(found))
