@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from docs.tools.places import API, OUTSIDE, modules
+from docs.tools.places import API, OUTSIDE, grouped, modules
 
 from pages import DOCS, FENCE, ROOT
 
@@ -94,6 +94,11 @@ def test_every_public_module_has_a_page() -> None:
         "gip_resilience.testing",
         "gip_resilience.dialects",
     } <= shown
+
+
+def test_every_module_is_in_the_nav_once() -> None:
+    """In one group, and none that is not there."""
+    assert sorted(name for names in grouped().values() for name in names) == modules()
 
 
 def test_what_is_outside_is_there() -> None:

@@ -17,7 +17,7 @@ from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file by its path
 
-from places import API, OUTSIDE, ROOT, modules
+from places import API, OUTSIDE, ROOT, grouped, modules
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -31,6 +31,8 @@ OTHERS: Final = re.compile(
     re.IGNORECASE,
 )
 """What makes a browser ask somebody else than the site."""
+
+PRIVATE: Final = re.compile(r' title="[^"]*gip_resilience[\w.]*\._[^"]*"')
 
 LINK: Final = re.compile(r"(\]\()([^)\s#]+)")
 FENCE: Final = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -47,7 +49,8 @@ def _expand(nav: Any) -> None:
         for title, place in list(entry.items()):
             if place == API:
                 entry[title] = [
-                    {name.removeprefix("gip_resilience."): f"{API}{name}.md"} for name in modules()
+                    {group: [{name.removeprefix("gip_resilience."): f"{API}{name}.md"} for name in names]}
+                    for group, names in grouped().items()
                 ]
             else:
                 _expand(place)
@@ -58,7 +61,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, place in OUTSIDE.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
     for name in modules():
-        files.append(File.generated(config, f"{API}{name}.md", content=f"# {name}\n\n::: {name}\n"))
+        # Values are what `defaults` is about; elsewhere they would show what is private.
+        options = f"    options:\n      show_attribute_values: {str(name.endswith('.defaults')).lower()}\n"
+        text = f"# {name}\n\n::: {name}\n{options}"
+        files.append(File.generated(config, f"{API}{name}.md", content=text))
     return files
 
 
@@ -98,22 +104,32 @@ def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> s
 
 
 def _named(output: str) -> str:
-    """Give the theme's search dialog the name that a screen reader says."""
-    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
+    """Give the theme's search dialog the name that a screen reader says, and take private names out of tooltips."""
+    return PRIVATE.sub("", output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1))
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Refuse a site that would ask anybody else for anything.
+    """Refuse a site that would ask anybody else for anything, or that names a private module.
 
     Raises:
-        PluginError: a page, a style or a picture would; it says which.
+        PluginError: a page, a style or a picture does; it says which.
     """
     site = Path(config.site_dir)
-    found = [
-        f"{path.relative_to(site)}: {hit[0]}"
+    texts = {
+        path.relative_to(site).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted(site.rglob("*"))
         if path.suffix in {".html", ".css", ".svg"}
-        for hit in OTHERS.finditer(path.read_text(encoding="utf-8"))
+    }
+    found = [
+        f"{name} asks an outside host: {hit[0]}"
+        for name, text in texts.items()
+        for hit in OTHERS.finditer(text)
+    ]
+    found += [
+        f"{name} names a private module: {hit[0]}"
+        for name, text in texts.items()
+        if name.startswith(API)
+        for hit in re.finditer(r"gip_resilience\._\w+", text)
     ]
     if found:
-        raise PluginError("asks outside hosts:\n" + "\n".join(found))
+        raise PluginError("\n".join(found))

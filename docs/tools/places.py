@@ -21,6 +21,30 @@ OUTSIDE: Final = {
 API: Final = "reference/api/"
 """Where the modules' pages are; in the nav it stands for all of them."""
 
+GROUPS: Final = {
+    "To use": (
+        "",
+        "mounting",
+        "requests",
+        "httpx",
+        "httpx2",
+        "resilience",
+        "config",
+        "policy",
+        "defaults",
+        "errors",
+        "above",
+        "target",
+        "clock",
+        "hints",
+        "sse",
+    ),
+    "To watch": ("events", "metrics", "snapshots", "logs", "prometheus", "otel"),
+    "To share": ("redis", "fleet", "state", "memory"),
+    "To test": ("testing", "testing.pytest_plugin", "gateway"),
+}
+"""The modules in the nav, in the order in which they are needed; those that are not here are "Inside"."""
+
 WHOLE: Final = ("dialects", "gateway", "testing")
 """Packages that show their parts themselves: that is where they are imported from."""
 
@@ -39,3 +63,12 @@ def modules() -> list[str]:
         if rest in ([], ["__init__"]) or first not in WHOLE:
             found.add(".".join(("gip_resilience", *(part for part in parts if part != "__init__"))))
     return sorted(found)
+
+
+def grouped() -> dict[str, list[str]]:
+    """All of them, by what they are for."""
+    groups = {
+        title: [f"gip_resilience.{name}".rstrip(".") for name in names] for title, names in GROUPS.items()
+    }
+    named = {name for names in groups.values() for name in names}
+    return {**groups, "Inside": [name for name in modules() if name not in named]}
