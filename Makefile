@@ -21,6 +21,7 @@ FUZZ_TIME ?= 60
 FUZZ_TARGETS ?= $(shell sed -n 's/^    "\([a-z0-9]*\)",$$/\1/p' fuzz/__init__.py)
 FOUND := .fuzz
 SITE := site
+BROWSER := .browser
 
 # Annotations of the public surface, as users' type checkers see it.
 TYPING := $(wildcard tests/typing)
@@ -83,8 +84,11 @@ docs: $(DOCS)
 docs-tables: $(DEV)
 	@$(BIN)/python -m docs.tools.tables
 
+# The driver and axe come from npm, into a directory of their own. CHROMIUM=/path/to/it names the browser.
 docs-check: docs
-	@$(BIN)/python -m docs.tools.browse $(SITE)
+	@mkdir -p $(BROWSER) && cp docs/tools/browser/* $(BROWSER)
+	@cd $(BROWSER) && npm install --silent --no-audit --no-fund
+	@node $(BROWSER)/check.mjs $(SITE) --shots $(BROWSER)/shots
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet
@@ -108,7 +112,7 @@ soak-report: $(DEV)
 	@$(BIN)/python -m soak report
 
 clean:
-	rm -rf $(VENV) $(FOUND) $(SITE) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(FOUND) $(SITE) $(BROWSER) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
 	find src tests benchmarks docs fuzz soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip

@@ -1,11 +1,12 @@
-// Looks at the built site in a real Chromium, as a reader does: every page in light and dark, and as wide as a phone.
+// Looks at the built site in a real Chromium, as a reader does: pages in light and dark, and as wide as a phone.
 //
 //     node check.mjs SITE [--shots FOLDER] [--all]
 //
 // Fails on: a request to anybody but the site, an error in the console, an accessibility finding of axe that is
 // serious or critical, a page that has to be scrolled sideways, and a link or anchor within the site that leads
-// nowhere. Without --all, axe looks at a page of each kind only; links are checked on all. Everything stays on
-// 127.0.0.1. CHROMIUM names the browser; by default it is looked for where distributions put it.
+// nowhere. Without --all, axe looks at a page of each kind only; links are checked on all. The site is served on
+// 127.0.0.1. CHROMIUM names the browser; by default it is looked for where distributions put it. What the pages
+// look like is kept in FOLDER.
 
 import { createServer } from "node:http";
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync } from "node:fs";
