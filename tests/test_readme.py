@@ -34,7 +34,6 @@ def test_the_clients_are_mounted_and_answered(names: dict[str, Any]) -> None:
     assert names["message"].content[0].text.startswith("You said: hello")
     assert names["said"].content.startswith("You said: hello")
     for client in ("session", "llm", "claude", "chat"):
-        assert isinstance(gr.mount(names[client]), gr.Resilience)
         with pytest.raises(ValueError, match="another Resilience"):
             gr.mount(names[client], gr.Resilience())
 
