@@ -106,6 +106,11 @@ def test_what_is_outside_is_there() -> None:
     assert [source for source in OUTSIDE if not (ROOT / source).is_file()] == []
 
 
+def test_every_picture_has_words() -> None:
+    """For those who do not see it."""
+    assert [path.name for path in FILES if "![](" in prose(path)] == []
+
+
 def test_no_link_says_here() -> None:
     """A link's words say where it leads."""
     said = [words for path in FILES for words in re.findall(r"\[([^]]*)\]\(", prose(path))]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from docs.tools import picture, tables
 
+from faults.table import load
 from gip_resilience import taxonomy
 from gip_resilience.cli import explain
 from gip_resilience.config import Config
@@ -68,6 +70,18 @@ def test_statuses_are_all_there() -> None:
     assert "| 502, 503 |" in listed
     assert "every other 4xx" in listed
     assert "every other 5xx" in listed
+
+
+def test_the_number_of_faults_is_the_same_everywhere() -> None:
+    """As many as there are in ``tests/data/faults.toml``."""
+    told = [(page.name, *re.findall(r"(\d+) kinds of \[?fault", page.text)) for page in PAGES]
+    there = str(len(load()))
+
+    assert [page for page in told if page[1:]] == [
+        ("README.md", there),
+        ("docs/faults.md", there),
+        ("docs/threats.md", there),
+    ]
 
 
 def test_the_picture_is_drawn_of_the_numbers() -> None:

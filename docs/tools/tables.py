@@ -12,13 +12,14 @@ import argparse
 import inspect
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import gip_resilience as gr
 from gip_resilience import taxonomy
+from gip_resilience._config_fields import Settings
 from gip_resilience.cli import explain, parser
-from gip_resilience.config import Settings
 from gip_resilience.facts import STREAM, TRANSPORT, Retry
 from gip_resilience.policy import DEFAULTS
 
@@ -29,7 +30,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 MARKED: Final = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
-GROUPS: Final = {
+GROUPS: Final[Mapping[str, type[Settings]]] = {
     "breaker": gr.BreakerConfig,
     "gate": gr.GateConfig,
     "budget": gr.BudgetConfig,
@@ -257,10 +258,10 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "names": unnamed_codes,
     "statuses": statuses,
     "policies": policies,
-    "config": lambda: settings(gr.Config),
-    "policy": lambda: settings(gr.Policy),
-    "overrides": lambda: settings(gr.Overrides),
-    **{name: (lambda group=group: settings(group)) for name, group in GROUPS.items()},
+    "config": partial(settings, gr.Config),
+    "policy": partial(settings, gr.Policy),
+    "overrides": partial(settings, gr.Overrides),
+    **{name: partial(settings, group) for name, group in GROUPS.items()},
     "commands": commands,
 }
 
