@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 from bisect import bisect
@@ -122,7 +123,7 @@ def close(names: dict[str, Any]) -> None:
         if isinstance(value, type) or getattr(value, "is_closed", False):
             continue
         for ending in ("close", "stop"):
-            if callable(end := getattr(value, ending, None)):
+            if inspect.ismethod(end := getattr(value, ending, None)):
                 end()
                 break
 
