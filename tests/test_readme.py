@@ -26,6 +26,7 @@ def names(gateway: Gateway) -> Any:
         close(found)
 
 
+@pytest.mark.timeout(120)  # LangChain alone takes seconds to import
 def test_the_clients_are_mounted_and_answered(names: dict[str, Any]) -> None:
     """Each of them, SDKs too."""
     assert names["response"].status_code == 200
