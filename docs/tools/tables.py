@@ -84,7 +84,7 @@ def codes_in_full() -> str:
 
 
 def _attempts(count: int) -> str:
-    return "no" if count == 1 else f"yes, {count} attempts in all"
+    return "no" if count == 1 else f"{count} attempts"
 
 
 def unnamed_codes() -> str:
