@@ -14,12 +14,15 @@ DEV := $(VENV)/dev.stamp
 DEMO := $(VENV)/demo.stamp
 FUZZ := $(VENV)/fuzz.stamp
 BENCH := $(VENV)/bench.stamp
+DOCS := $(VENV)/docs.stamp
 
 # Inputs for each target of `make fuzz`, and the seconds after which it is content with fewer.
 FUZZ_RUNS ?= 100000
 FUZZ_TIME ?= 60
 FUZZ_TARGETS ?= $(shell sed -n 's/^    "\([a-z0-9]*\)",$$/\1/p' fuzz/__init__.py)
 FOUND := .fuzz
+SITE := site
+BROWSER := .browser
 
 # Rounds of each comparison of `make bench`, and the seconds after which it is content with fewer.
 BENCH_ROUNDS ?= 31
@@ -29,7 +32,7 @@ BENCH_SECONDS ?= 4
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report \
+.PHONY: help demo test test-all coverage docs docs-check docs-tables fuzz lint types pytest format soak soak-report \
 	bench bench-report bench-check clean
 
 help:
@@ -38,6 +41,9 @@ help:
 	@echo 'make test-all the same, and what takes long: streams cut at every byte, fuzzing'
 	@echo 'make fuzz     FUZZ_RUNS inputs, or FUZZ_TIME seconds, for each target in fuzz/'
 	@echo 'make coverage  which lines and branches of src the tests reach'
+	@echo 'make docs     the documentation as a site, in $(SITE)/index.html; a warning is an error'
+	@echo 'make docs-check   that site in a browser: accessibility, outside requests (needs Chromium, Node.js and npm)'
+	@echo 'make docs-tables  write the tables of the documentation that are made of the code'
 	@echo 'make lint     ruff check and ruff format --check'
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
@@ -80,6 +86,19 @@ coverage: $(DEV)
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report
 
+# Not --quiet, which hides warnings from --strict as well. The theme's notice is about its own future.
+docs: $(DOCS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(SITE)
+
+docs-tables: $(DEV)
+	@$(BIN)/python -m docs.tools.tables
+
+# The driver and axe come from npm, into a directory of their own. CHROMIUM=/path/to/it names the browser.
+docs-check: docs
+	@mkdir -p $(BROWSER) && cp docs/tools/browser/* $(BROWSER)
+	@cd $(BROWSER) && npm install --silent --no-audit --no-fund
+	@node $(BROWSER)/check.mjs $(SITE) --shots $(BROWSER)/shots
+
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -112,8 +131,8 @@ bench-check: $(DEV)
 	@$(BIN)/python -m benchmarks check
 
 clean:
-	rm -rf $(VENV) $(FOUND) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks fuzz soak -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(FOUND) $(SITE) $(BROWSER) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks docs fuzz soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'
@@ -128,6 +147,11 @@ $(FUZZ): pyproject.toml | $(BIN)/pip
 $(BENCH): pyproject.toml | $(BIN)/pip
 	@echo 'installing what is compared into $(VENV) ...'
 	@$(PIP) install --editable '.[bench]'
+	@touch $@
+
+$(DOCS): pyproject.toml | $(BIN)/pip
+	@echo 'installing what the documentation needs into $(VENV) ...'
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(DEMO): pyproject.toml | $(BIN)/pip

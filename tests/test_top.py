@@ -584,6 +584,14 @@ def test_the_picture_is_made_by_its_command(tmp_path: Path) -> None:
     assert target.read_text() == (SCRAPE.parent / "top.svg").read_text()
 
 
+def test_the_picture_asks_nobody_for_a_font() -> None:
+    """Whoever opens it loads nothing from anywhere: the viewer's own fonts do."""
+    picture = (SCRAPE.parent / "top.svg").read_text()
+
+    assert "url(http" not in picture.replace('"', "")
+    assert "@font-face" not in picture
+
+
 def test_without_prometheus_client_there_is_a_word_for_it() -> None:
     """And the command line works otherwise."""
     program = (

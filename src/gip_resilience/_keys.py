@@ -27,17 +27,17 @@ class _HostAndModel(NamedTuple):
 
 
 class CircuitKey(_HostAndModel):
-    """Names a circuit: of a host (``model`` is empty), or of a model behind it. Compares and unpacks as the two.
-
-    Args:
-        host: host and, unless it is the scheme's own, port.
-        model: the model's full name; empty for the host's own circuit.
-        part: which part of the model it is of, where parts are told apart; it goes into the model's name, behind
-            an ``@``.
-    """
+    """Names a circuit: of a host (``model`` is empty), or of a model behind it. Compares and unpacks as the two."""
 
     __slots__ = ()
 
     def __new__(cls, host: str, model: str = "", part: str = "") -> Self:
-        """One tuple of two."""
+        """One tuple of two.
+
+        Args:
+            host: host and, unless it is the scheme's own, port.
+            model: the model's full name; empty for the host's own circuit.
+            part: which part of the model it is of, where parts are told apart; it goes into the model's name,
+                behind an ``@``.
+        """
         return super().__new__(cls, host, f"{model}@{part}" if part else model)

@@ -2,7 +2,7 @@
 
 Layers that each retry multiply: four attempts over four are sixteen requests, sent while the server can bear them
 least. So one layer retries, and the others send once and hand up what they get. An SDK says by a header of its
-requests that it retries (see `gip_resilience._answers`); the other two cannot, and say so in context variables.
+requests that it retries (``x-stainless-retry-count``); the other two cannot, and say so in context variables.
 
 *A loop* says so itself, with `outer_retry`.
 

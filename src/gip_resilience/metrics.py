@@ -86,7 +86,7 @@ class Metrics:
         present: reads what there is now; nothing by default.
 
     Thread-safe and task-safe: one lock, held for an addition. Memory is bounded: beyond the limits, and beyond
-    `gip_resilience._names.MAX_SCOPES` pairs of host and model, things are counted under ``other``.
+    1000 pairs of host and model, things are counted under ``other``.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 import time
 from contextlib import suppress
@@ -93,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
         console = Console(width=arguments.width or 100, record=True, file=io.StringIO(), force_terminal=True)
         show(console, first, source, height=60)
         picture = console.export_svg(title="gip-resilience top", unique_id="top")
+        # rich has the viewer fetch fonts from the web. It names others after them, which are there.
+        picture = re.sub(r"\s*@font-face \{.*?\}", "", picture, flags=re.DOTALL)
         try:
             Path(arguments.svg).write_text(picture, encoding="utf-8")
         except OSError as error:
