@@ -76,7 +76,7 @@ lint: $(DEV)
 	@$(BIN)/ruff format --check --quiet
 
 types: $(DEV)
-	@$(BIN)/mypy --no-error-summary src $(TYPING)
+	@$(BIN)/mypy --no-error-summary src $(TYPING) $(wildcard examples)
 	@$(if $(TYPING),$(BIN)/basedpyright --level error $(TYPING))
 
 pytest: $(DEV)
@@ -94,7 +94,7 @@ soak-report: $(DEV)
 
 clean:
 	rm -rf $(VENV) $(FOUND) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks fuzz soak -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks examples fuzz soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'
