@@ -24,7 +24,7 @@ FOUND := .fuzz
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report clean
+.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report wheel wheel-test extras clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
@@ -38,6 +38,9 @@ help:
 	@echo 'make format   let ruff put the source in order'
 	@echo 'make soak     the endurance run: an hour, or SOAK_SECONDS=60 (Linux; loopback only); see soak/README.md'
 	@echo 'make soak-report  docs/soak.md from the result of the last run, or of one that is under way'
+	@echo 'make wheel    dist/: the source distribution and the wheel, the same bytes every time'
+	@echo 'make wheel-test  the tests against the wheel, installed in an environment of its own, without src'
+	@echo 'make extras   every extra installed by itself, and tried'
 	@echo 'make clean    remove .venv and everything else that was made'
 
 # The demo needs less than the tests; a .venv that is ready for the tests will do.
@@ -92,9 +95,19 @@ soak: $(DEV)
 soak-report: $(DEV)
 	@$(BIN)/python -m soak report
 
+wheel: $(DEV)
+	@$(BIN)/python -m release build
+
+# A minute for the new environment, and then as long as the tests take.
+wheel-test: $(DEV)
+	@$(BIN)/python -m release test -p xdist -n $(JOBS) --dist worksteal
+
+extras: $(DEV)
+	@$(BIN)/python -m release extras
+
 clean:
 	rm -rf $(VENV) $(FOUND) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks examples fuzz soak -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks examples fuzz release soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'
