@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,29 +27,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-PUBLIC = [
-    gr,
-    gip_resilience.gateway,
-    gip_resilience.httpx,
-    gip_resilience.httpx2,
-    gip_resilience.requests,
-    importlib.import_module("gip_resilience.testing"),
-    importlib.import_module("gip_resilience.policy"),
-]
+
+def public_modules() -> Iterator[ModuleType]:
+    """Every module of the package whose name, and its folders' names, are public, and that has an ``__all__``."""
+    yield gr
+    for found in pkgutil.walk_packages(gr.__path__, "gip_resilience."):
+        if not any(part.startswith("_") for part in found.name.split(".")):
+            module = importlib.import_module(found.name)
+            if hasattr(module, "__all__"):
+                yield module
+
+
+PUBLIC = list(public_modules())
 """Modules whose ``__all__`` is a promise."""
 
-SUBMODULES = [
-    "above",
-    "breaker",
-    "clock",
-    "errors",
-    "events",
-    "hints",
-    "metrics",
-    "resilience",
-    "state",
-    "taxonomy",
-]
+EXPORTING = frozenset(
+    {
+        *(
+            "breaker",
+            "clock",
+            "config",
+            "errors",
+            "events",
+            "gateway",
+            "hints",
+            "httpx",
+            "httpx2",
+            "logs",
+            "memory",
+        ),
+        *("mounting", "otel", "policy", "prometheus", "redis", "requests", "resilience", "snapshots", "sse"),
+        *("state", "taxonomy", "testing", "testing.pytest_plugin"),
+    }
+)
+"""What a user may import by name; none of these does without an ``__all__``."""
+
+SUBMODULES = ["defaults", "facts", "metrics", "target"]
 """Modules of public things without an ``__all__``: their text and their docstrings are public all the same."""
 
 modules = pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
@@ -103,6 +117,25 @@ def test_exports_are_sorted_and_there(module: ModuleType) -> None:
     assert module.__all__ == sorted(set(module.__all__), key=_as_sorted(module))
     for name in module.__all__:
         getattr(module, name)
+
+
+@modules
+def test_exports_are_complete(module: ModuleType) -> None:
+    """A class or function without an underscore that a module defines is in its ``__all__``."""
+    defined = {
+        name
+        for name, thing in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(thing) or inspect.isroutine(thing))
+        and thing.__module__ == module.__name__
+    }
+
+    assert defined - set(module.__all__) == set()
+
+
+def test_what_users_import_says_what_it_exports() -> None:
+    """The modules of the documentation have an ``__all__``."""
+    assert {f"gip_resilience.{name}" for name in EXPORTING} - {module.__name__ for module in PUBLIC} == set()
 
 
 def _as_sorted(module: ModuleType) -> Any:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from gip_resilience.state import Store
     from gip_resilience.target import Target
 
+__all__ = ["Breakers", "Resilience"]
+
 _overrides: ContextVar[tuple[tuple[int, Overrides], ...]] = ContextVar("gip_resilience.overrides", default=())
 """What `Resilience.override` put in force around the running code, by the brain it was said to."""
 
