@@ -173,6 +173,24 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         gr.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    "name", ["", "errors", "gateway", "httpx", "httpx2", "otel", "redis", "requests", "sse", "testing"]
+)
+def test_type_checkers_are_asked_about_every_name(name: str) -> None:
+    """Each public name is used in ``tests/typing``, where the checkers look at it as a user's would."""
+    module = importlib.import_module(f"gip_resilience.{name}".rstrip("."))
+    text = "\n".join(path.read_text() for path in sorted((Path(__file__).parent / "typing").glob("*.py")))
+    used = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
+    used |= {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    renamed = {
+        "CircuitOpenError",
+        "ResilientTransport",
+        "AsyncResilientTransport",
+    }  # imported under a name of its own
+
+    assert set(module.__all__) - used - renamed == set()
+
+
 @pytest.mark.parametrize("adapter", ["httpx", "httpx2", "requests"])
 def test_an_adapter_exports_what_it_defines(adapter: str) -> None:
     """Every public class of an adapter is in its ``__all__``."""
