@@ -33,7 +33,7 @@ TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all coverage docs docs-check docs-tables fuzz lint types pytest format soak soak-report \
-	bench bench-report bench-check clean
+	bench bench-report bench-check wheel wheel-test extras clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
@@ -53,6 +53,9 @@ help:
 	@echo 'make bench    what it costs, beside bare clients and rivals: BENCH_ROUNDS rounds, some 8 minutes'
 	@echo 'make bench-report  docs/performance.md and its plots from the result of the last run'
 	@echo 'make bench-check   instruction counts of the key paths against those recorded (needs valgrind)'
+	@echo 'make wheel    dist/: the source distribution and the wheel, the same bytes every time'
+	@echo 'make wheel-test  the tests against the wheel, installed in an environment of its own, without src'
+	@echo 'make extras   every extra installed by itself, and tried'
 	@echo 'make clean    remove .venv and everything else that was made'
 
 # The demo needs less than the tests; a .venv that is ready for the tests will do.
@@ -104,7 +107,7 @@ lint: $(DEV)
 	@$(BIN)/ruff format --check --quiet
 
 types: $(DEV)
-	@$(BIN)/mypy --no-error-summary src $(TYPING)
+	@$(BIN)/mypy --no-error-summary src $(TYPING) $(wildcard examples)
 	@$(if $(TYPING),$(BIN)/basedpyright --level error $(TYPING))
 
 pytest: $(DEV)
@@ -130,9 +133,19 @@ bench-report: $(DEV)
 bench-check: $(DEV)
 	@$(BIN)/python -m benchmarks check
 
+wheel: $(DEV)
+	@$(BIN)/python -m release build
+
+# A minute for the new environment, and then as long as the tests take.
+wheel-test: $(DEV)
+	@$(BIN)/python -m release test -p xdist -n $(JOBS) --dist worksteal
+
+extras: $(DEV)
+	@$(BIN)/python -m release extras
+
 clean:
 	rm -rf $(VENV) $(FOUND) $(SITE) $(BROWSER) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks docs fuzz soak -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks docs examples fuzz release soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'

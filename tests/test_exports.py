@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,29 +27,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-PUBLIC = [
-    gr,
-    gip_resilience.gateway,
-    gip_resilience.httpx,
-    gip_resilience.httpx2,
-    gip_resilience.requests,
-    importlib.import_module("gip_resilience.testing"),
-    importlib.import_module("gip_resilience.policy"),
-]
+
+def public_modules() -> Iterator[ModuleType]:
+    """Every module of the package whose name, and its folders' names, are public, and that has an ``__all__``."""
+    yield gr
+    for found in pkgutil.walk_packages(gr.__path__, "gip_resilience."):
+        if not any(part.startswith("_") for part in found.name.split(".")):
+            module = importlib.import_module(found.name)
+            if hasattr(module, "__all__"):
+                yield module
+
+
+PUBLIC = list(public_modules())
 """Modules whose ``__all__`` is a promise."""
 
-SUBMODULES = [
-    "above",
-    "breaker",
-    "clock",
-    "errors",
-    "events",
-    "hints",
-    "metrics",
-    "resilience",
-    "state",
-    "taxonomy",
-]
+EXPORTING = frozenset(
+    {
+        *(
+            "breaker",
+            "clock",
+            "config",
+            "errors",
+            "events",
+            "gateway",
+            "hints",
+            "httpx",
+            "httpx2",
+            "logs",
+            "memory",
+        ),
+        *("mounting", "otel", "policy", "prometheus", "redis", "requests", "resilience", "snapshots", "sse"),
+        *("state", "taxonomy", "testing", "testing.pytest_plugin"),
+    }
+)
+"""What a user may import by name; none of these does without an ``__all__``."""
+
+SUBMODULES = ["defaults", "facts", "metrics", "target"]
 """Modules of public things without an ``__all__``: their text and their docstrings are public all the same."""
 
 modules = pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
@@ -105,6 +119,25 @@ def test_exports_are_sorted_and_there(module: ModuleType) -> None:
         getattr(module, name)
 
 
+@modules
+def test_exports_are_complete(module: ModuleType) -> None:
+    """A class or function without an underscore that a module defines is in its ``__all__``."""
+    defined = {
+        name
+        for name, thing in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(thing) or inspect.isroutine(thing))
+        and thing.__module__ == module.__name__
+    }
+
+    assert defined - set(module.__all__) == set()
+
+
+def test_what_users_import_says_what_it_exports() -> None:
+    """The modules of the documentation have an ``__all__``."""
+    assert {f"gip_resilience.{name}" for name in EXPORTING} - {module.__name__ for module in PUBLIC} == set()
+
+
 def _as_sorted(module: ModuleType) -> Any:
     """Constants, classes, then the rest, as the formatter has it."""
     return lambda name: (not name.isupper(), not name.lstrip("_")[0].isupper(), name)
@@ -138,6 +171,24 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """Names that do not exist fail as they do in any module."""
     with pytest.raises(AttributeError, match="module 'gip_resilience' has no attribute 'nonsense'"):
         gr.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "name", ["", "errors", "gateway", "httpx", "httpx2", "otel", "redis", "requests", "sse", "testing"]
+)
+def test_type_checkers_are_asked_about_every_name(name: str) -> None:
+    """Each public name is used in ``tests/typing``, where the checkers look at it as a user's would."""
+    module = importlib.import_module(f"gip_resilience.{name}".rstrip("."))
+    text = "\n".join(path.read_text() for path in sorted((Path(__file__).parent / "typing").glob("*.py")))
+    used = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
+    used |= {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    renamed = {
+        "CircuitOpenError",
+        "ResilientTransport",
+        "AsyncResilientTransport",
+    }  # imported under a name of its own
+
+    assert set(module.__all__) - used - renamed == set()
 
 
 @pytest.mark.parametrize("adapter", ["httpx", "httpx2", "requests"])

@@ -17,7 +17,7 @@ import pytest
 import gip_resilience as gr
 
 PACKAGE = Path(gr.__file__).parent
-PROJECT = PACKAGE.parent.parent
+PROJECT = Path(__file__).parents[1]
 
 LIMIT = 0.030
 """Seconds of processor time that ``import gip_resilience`` may take."""

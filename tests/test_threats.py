@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PACKAGE = Path(gr.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 DEMONSTRATION = {"breaks.py", "clients.py"}
 """The bare clients of ``gip-resilience demo``, at a gateway without TLS on this machine."""
 
@@ -394,7 +395,7 @@ def unsafe(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_nothing_is_brought_to_life(path: Path) -> None:
     """No unpickling, no evaluation, no shell, no certificate left unchecked."""
     allowed = {"__import__", "verify"} if path.name in DEMONSTRATION else set()

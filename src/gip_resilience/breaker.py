@@ -37,6 +37,21 @@ if TYPE_CHECKING:
 
     from gip_resilience.config import BreakerConfig
 
+__all__ = [
+    "ASKED",
+    "REFUSED",
+    "SHADOWED",
+    "TRANSITIONS",
+    "UNCOUNTED",
+    "Breaker",
+    "BreakerView",
+    "Cause",
+    "Control",
+    "State",
+    "Transition",
+    "Window",
+]
+
 REFUSED = 0
 """Not a ticket: what `Breaker.admit` returns instead of one."""
 

@@ -6,6 +6,8 @@ import time
 import weakref
 from typing import ClassVar, Protocol
 
+__all__ = ["Clock", "Follower", "SystemClock", "current", "follow", "stand_in"]
+
 
 class Clock(Protocol):
     """Where time comes from, and how to wait. Implementations are thread-safe and bound to no event loop."""

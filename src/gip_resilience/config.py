@@ -70,7 +70,7 @@ OnOpen: TypeAlias = Literal["auto", "respond", "raise", "wait"]
 ON_OPEN = Choice("auto", "respond", "raise", "wait")
 
 
-class HeaderName:
+class _HeaderName:
     """The name of a header, or none."""
 
     __slots__ = ()
@@ -135,7 +135,7 @@ class Config(Settings, frozen=True, kw_only=True, dict=True):
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
         "dialect": Choice(*DIALECTS),
-        "idempotency_header": HeaderName(),
+        "idempotency_header": _HeaderName(),
     }
 
     policies: Mapping[str, Policy] = NO_POLICIES
@@ -315,7 +315,7 @@ class Overrides(Settings, frozen=True, kw_only=True, dict=True):
         "max_elapsed": LIMIT,
         "on_open": ON_OPEN,
         "stream": Group(StreamConfig),
-        "idempotency_header": HeaderName(),
+        "idempotency_header": _HeaderName(),
         "model": Text(),
     }
     partial: ClassVar[bool] = True

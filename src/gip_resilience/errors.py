@@ -22,6 +22,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gip_resilience._report import CallReport
 
+__all__ = [
+    "CircuitOpenError",
+    "DeadlineExceededError",
+    "RateLimitedError",
+    "ResilienceError",
+    "StreamDivergedError",
+    "StreamInterruptedError",
+]
+
 
 class ResilienceError(Exception):
     """Base of everything this library raises of its own accord during a call.

@@ -31,6 +31,42 @@ if TYPE_CHECKING:
     from gip_resilience.breaker import Control, Transition
     from gip_resilience.hints import Hint
 
+__all__ = [
+    "METHODS",
+    "AttemptEnded",
+    "AttemptStarted",
+    "BudgetRefused",
+    "CallEnded",
+    "CallEvent",
+    "CallGaveUp",
+    "CallPaused",
+    "CallRefused",
+    "CallStarted",
+    "CircuitChanged",
+    "CircuitOverruled",
+    "ConfigRejected",
+    "ConfigReloaded",
+    "DeadlineReached",
+    "Event",
+    "GateClosed",
+    "GateOpened",
+    "GateWaited",
+    "HintHonoured",
+    "HintRefused",
+    "MarkerSupplied",
+    "ProbeSent",
+    "RetryScheduled",
+    "ShadowRefused",
+    "StateDegraded",
+    "StateRestored",
+    "StreamBroken",
+    "StreamContinued",
+    "StreamDiverged",
+    "StreamOpened",
+    "Trace",
+    "Tracer",
+]
+
 
 class CallEvent(msgspec.Struct, frozen=True):
     """What every event of a call has.

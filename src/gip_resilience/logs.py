@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from gip_resilience import events
 
+__all__ = ["DebugLog", "LogObserver", "logger", "structured"]
+
 logger = logging.getLogger("gip_resilience")
 
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}

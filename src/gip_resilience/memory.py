@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from gip_resilience.state import News
     from gip_resilience.taxonomy import Fact
 
+__all__ = ["MAX_KEYS", "MemoryStore"]
+
 K = TypeVar("K")
 V = TypeVar("V")
 

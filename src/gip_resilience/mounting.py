@@ -16,6 +16,8 @@ from gip_resilience.resilience import Resilience
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = ["SUPPORTED", "mount", "unmount"]
+
 SUPPORTED = (
     "a requests.Session, an httpx.Client or httpx.AsyncClient, an httpx2.Client or httpx2.AsyncClient, "
     "or an SDK object that owns one of them"

@@ -28,7 +28,7 @@ from gip_resilience._config_fields import (
     build,
 )
 
-__all__ = ["DEFAULTS", "ConfigError", "Policy", "PolicyTable", "ResolvedPolicy"]
+__all__ = ["DEFAULTS", "ConfigError", "Policies", "Policy", "PolicyTable", "ResolvedPolicy"]
 
 Jitter: TypeAlias = Literal["full", "random", "none"] | Callable[[float], float]
 Wait: TypeAlias = Literal["expo", "fibo", "constant"] | Callable[[], Generator[float, Any, None]]

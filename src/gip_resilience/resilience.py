@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from gip_resilience.state import Store
     from gip_resilience.target import Target
 
+__all__ = ["Breakers", "Resilience"]
+
 _key = cast("Callable[[type[ScopeKey], tuple[str, str, str, str]], ScopeKey]", tuple.__new__)
 """Makes the key of a call without the call of ``ScopeKey.__new__`` in between, which costs more than the key."""
 

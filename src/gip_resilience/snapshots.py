@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gip_resilience.budget import BudgetView
     from gip_resilience.gate import GateView
 
+__all__ = ["ATTEMPTS", "SECONDS", "Histogram", "Snapshot", "Where"]
+
 SECONDS: tuple[float, ...] = tuple(0.01 * 2.0**power for power in range(14))
 """Upper bounds of the histograms of seconds, 10 ms doubling to 81.92 s: those that the GenAI semantic conventions of
 OpenTelemetry give ``gen_ai.client.operation.duration``."""
