@@ -19,6 +19,8 @@ from gip_resilience._otel_metrics import Series
 from gip_resilience._otel_words import OURS, PORT, _flatten, about
 from gip_resilience._recording import Tape
 from gip_resilience._refusals import refusal_answer
+from gip_resilience._replay_past import Past
+from gip_resilience._replay_readers import read_chunk
 from gip_resilience._shapes import find_error, is_broken_json
 from gip_resilience.above import Layer
 from gip_resilience.breaker import Breaker
@@ -382,3 +384,13 @@ def test_the_fleet_needs_redis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setitem(sys.modules, "redis", None)
     assert cli.main(["fleet", "status", "--url", "redis://127.0.0.1:1"]) != 0
     assert "pip install gip-resilience[redis]" in capsys.readouterr().err
+
+
+def test_an_empty_field_of_a_delta_is_no_news() -> None:
+    """Many servers spell out every field: an empty role opens nothing, an empty unknown one hinders nothing."""
+    past = Past()
+    read_chunk(past, {"choices": [{"index": 0, "delta": {"role": "", "audio": None, "other": None}}]}, b"")
+    assert (past.opened, past.obstacle) == (False, Past().obstacle)
+    read_chunk(past, {"choices": [{"index": 0, "delta": {"role": "assistant", "audio": {"id": "a"}}}]}, b"")
+    assert past.opened
+    assert past.obstacle == "audio was delivered"
