@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import deque
 from typing import Any, NamedTuple
 
 import pytest
 
 import gip_resilience as gr
 from facts import HOST, MODEL, OK
+from gip_resilience import cli
 from gip_resilience._config_fields import Switch, Text, Texts
 from gip_resilience._fleet_breaker import FIRST_LOOK
 from gip_resilience._fleet_words import CircuitState
+from gip_resilience._otel_metrics import Series
 from gip_resilience._otel_words import OURS, PORT, _flatten, about
 from gip_resilience._recording import Tape
 from gip_resilience._refusals import refusal_answer
+from gip_resilience._replay_past import Past
+from gip_resilience._replay_readers import read_chunk
 from gip_resilience._shapes import find_error, is_broken_json
 from gip_resilience.above import Layer
 from gip_resilience.breaker import Breaker
@@ -339,3 +344,53 @@ def test_a_window_is_seconds() -> None:
     from gip_resilience.cli import parser
 
     assert parser().parse_args(["gateway", "--limit-window", "2.5"]).limit_window == 2.5
+
+
+class Raced(deque[Any]):
+    """What another thread empties between the look and the grasp."""
+
+    def popleft(self) -> Any:
+        self.clear()
+        return super().popleft()
+
+
+def test_a_dropped_stream_is_ended_by_whoever_is_quicker() -> None:
+    """Two threads may see the same note; the one that comes too late does nothing."""
+    brain = gr.Resilience(clock=FakeClock())
+    brain._dropped = Raced([object()])
+    brain._sweep()
+    assert not brain._dropped
+
+
+def test_a_duration_is_recorded_by_whoever_is_quicker() -> None:
+    """Two threads may empty the same series; the one that comes too late records nothing."""
+    recorded: list[float] = []
+
+    class Histogram:
+        def record(self, seconds: float, *_: object) -> None:
+            recorded.append(seconds)
+
+    series = Series(Any, Histogram(), {})  # type: ignore[arg-type]  # only the histogram is used
+    series.aside.extend([1.0, 2.0])
+    series.record(1)
+    assert recorded == [1.0]
+    series.aside = Raced([2.0])
+    series.record(1)
+    assert recorded == [1.0]
+
+
+def test_the_fleet_needs_redis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without redis-py the command names the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert cli.main(["fleet", "status", "--url", "redis://127.0.0.1:1"]) != 0
+    assert "pip install gip-resilience[redis]" in capsys.readouterr().err
+
+
+def test_an_empty_field_of_a_delta_is_no_news() -> None:
+    """Many servers spell out every field: an empty role opens nothing, an empty unknown one hinders nothing."""
+    past = Past()
+    read_chunk(past, {"choices": [{"index": 0, "delta": {"role": "", "audio": None, "other": None}}]}, b"")
+    assert (past.opened, past.obstacle) == (False, Past().obstacle)
+    read_chunk(past, {"choices": [{"index": 0, "delta": {"role": "assistant", "audio": {"id": "a"}}}]}, b"")
+    assert past.opened
+    assert past.obstacle == "audio was delivered"
