@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from overload import cli
 from overload.cli import with_tables
-from overload.measures import NEVER, measure, recovery
 from overload.policies import POLICIES
 from overload.runs import Job, document, read, run, simulate, summarise
 from overload.scenarios import SCENARIOS
-from overload.simulation import Trace
+
+from gip_resilience.simulation.clockwork import Trace
+from gip_resilience.simulation.measures import NEVER, measure, recovery
 
 CLIENTS = 20
 SCALE = 0.1
