@@ -142,16 +142,17 @@ def _fact(kind: str, dialect: str) -> Fact:
         return classify(200, dialect=dialect)
     if kind == "silence":
         return transport_fact("read_timeout")
-    if kind == "unavailable":
+    status, _, code = _CODES.get(kind, kind).partition(" ")
+    if not code:
         # A gateway that is away cannot name a code: the status decides, and it speaks of the host.
         page = b"<html>Service Unavailable</html>"
-        return classify(503, {"content-type": "text/html"}, page, dialect=dialect)
-    status, _, code = _CODES.get(kind, kind).partition(" ")
+        return classify(int(status), {"content-type": "text/html"}, page, dialect=dialect)
     body = json.dumps({"error": {"type": "error", "code": code, "message": "-"}})
     return classify(int(status), {"content-type": "application/json"}, body, dialect=dialect)
 
 
 _CODES = {
+    "unavailable": "503",
     "gone": "502 model_unavailable",
     "server_error": "502 model_server_error",
     "overloaded": "503 model_overloaded",

@@ -92,6 +92,7 @@ def run(
     clients: int,
     seed: int,
     deadline: float | None,
+    processes: int = 0,
 ) -> Result:
     """One run of a policy.
 
@@ -99,13 +100,18 @@ def run(
         trouble: the traffic and the fault.
         policy: a configuration of the engine, or a rival.
         name: of the policy.
-        clients: how many there are, each a process of its own.
+        clients: how many there are.
         seed: of everything that is drawn.
         deadline: seconds a user waits for a call; a configuration's own deadline outranks it.
+        processes: how many processes the clients share; 0 for one each.
     """
     if isinstance(policy, Config):
         config = policy if policy.deadline is not None else policy.replace(deadline=deadline)
-        trace, tally = one(trouble, partial(Ours, config), clients, seed)
+
+        def shipped(clock: Clock, clients: int, chance: random.Random) -> Ours:
+            return Ours(config, clock, processes or clients, chance)
+
+        trace, tally = one(trouble, shipped, clients, seed)
     else:
         trace, tally = one(trouble, partial(policy.fleet, deadline=deadline), clients, seed)
     last = int(trouble.horizon)
@@ -126,6 +132,7 @@ def compare(
     clients: int,
     seed: int,
     deadline: float | None,
+    processes: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
     """The same calls under each of *configs*, under the default configuration, and without a library.
@@ -136,11 +143,22 @@ def compare(
         clients: how many clients there are.
         seed: of everything that is drawn.
         deadline: seconds a user waits for a call.
+        processes: how many processes the clients share; 0 for one each.
         tell: is told the name of each policy before it is run.
     """
     policies: dict[str, Config | Rival] = {**configs, "defaults": Config(), **RIVALS}
     results = []
     for name, policy in policies.items():
         tell(name)
-        results.append(run(trouble, policy, name=name, clients=clients, seed=seed, deadline=deadline))
+        results.append(
+            run(
+                trouble,
+                policy,
+                name=name,
+                clients=clients,
+                seed=seed,
+                deadline=deadline,
+                processes=processes,
+            )
+        )
     return results

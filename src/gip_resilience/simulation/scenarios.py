@@ -1,8 +1,8 @@
 """Scenarios as users write them: TOML files, in terms that hold for any number of clients.
 
-Traffic is what one client does; the gateway's size, its queue and its limit are multiples of the normal load. `Scenario`
-turns that into a `Trouble` for so many clients. A wrong setting is a `gip_resilience.config.ConfigError` that names
-the setting, what would do, and the file and line.
+Traffic is what one client does; the gateway's size, its queue and its limit are multiples of the normal load.
+`Scenario` turns that into a `Trouble` for so many clients. A wrong setting is a
+`gip_resilience.config.ConfigError` that names the setting, what would do, and the file and line.
 """
 
 from __future__ import annotations
@@ -36,16 +36,30 @@ SHARE = Number(at_least=0, at_most=1)
 LIMIT = Number(above=0, optional=True)
 COUNT = Integer(at_least=1)
 
+MOST_CALLS = 20_000_000
+"""More than this would take a quarter of an hour for each policy, and gigabytes."""
+
+MOST_CLIENTS = 100_000
+"""Each has circuits, counters and a log of its own: gigabytes."""
+
+MOST_WORDS = 10_000
+
 BREAKS: tuple[Break, ...] = ("end", "reset", "stall", "error")
 SHIPPED = ("outage", "brownout", "overload", "ratelimit", "dead-model", "flapping", "streams")
 """The scenarios that come with the library, in the order in which they are listed."""
+
+
+def _require_at_most(path: str, value: int, most: int) -> None:
+    if value > most:
+        raise ConfigError(path, f"int >= 1 and <= {most}", show(value))
 
 
 class Traffic(Settings, frozen=True, kw_only=True):
     """What the clients do.
 
     Attributes:
-        clients: how many there are; each is a process of its own.
+        clients: how many there are.
+        processes: how many processes they share, each with a `gip_resilience.Resilience` of its own; 0 for one each.
         call_every: seconds from one call of a client to its next, on average.
         arrivals: ``"random"`` (a Poisson process) or ``"even"``.
         deadline: seconds a user waits for a call, unless the configuration has a deadline; ``"none"`` for no limit.
@@ -58,6 +72,7 @@ class Traffic(Settings, frozen=True, kw_only=True):
 
     kinds: ClassVar[Mapping[str, Kind]] = {
         "clients": COUNT,
+        "processes": Integer(at_least=0),
         "call_every": POSITIVE,
         "arrivals": Choice("random", "even"),
         "deadline": LIMIT,
@@ -66,10 +81,15 @@ class Traffic(Settings, frozen=True, kw_only=True):
     location: ClassVar[str] = "traffic"
 
     clients: int = 1000
+    processes: int = 0
     call_every: float = 15.0
     arrivals: Literal["random", "even"] = "random"
     deadline: float | None = 60.0
     attempt_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        _require_at_most("traffic.clients", self.clients, MOST_CLIENTS)
 
 
 class GatewaySize(Settings, frozen=True, kw_only=True):
@@ -143,6 +163,10 @@ class StreamKind(Settings, frozen=True, kw_only=True):
     words: int = 40
     repeatable: float = 0.5
     divergent: float = 0.0
+
+    def __post_init__(self) -> None:
+        Settings.__post_init__(self)
+        _require_at_most("streams.words", self.words, MOST_WORDS)
 
 
 class FaultKind(Settings, frozen=True, kw_only=True):
@@ -258,6 +282,11 @@ class Scenario(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 "minutes", f"float >= {needed:g}, for the fault and the minute after it", show(self.minutes)
             )
+        traffic = self.traffic
+        calls = self.minutes * 60.0 * traffic.clients / traffic.call_every * max(1.0, fault.load)
+        if not calls <= MOST_CALLS:
+            expected = f"so many that no more than {MOST_CALLS} calls are made"
+            raise ConfigError("traffic.call_every", expected, show(traffic.call_every))
         if fault.kind == "streams" and self.gateway.answers != "streams":
             raise ConfigError("gateway.answers", '"streams", as it is them that break', show("plain"))
         if fault.models > self.gateway.models:
@@ -296,8 +325,10 @@ class Scenario(Settings, frozen=True, kw_only=True):
         except ConfigError as error:
             raise error.at(document.locate(error.path)) from None
 
-    def changed(self, *, clients: int | None = None, minutes: float | None = None) -> Self:
-        """The same with another number of clients, or another length.
+    def changed(
+        self, *, clients: int | None = None, processes: int | None = None, minutes: float | None = None
+    ) -> Self:
+        """The same with another number of clients or processes, or another length.
 
         Raises:
             ConfigError: the fault does not fit into so many minutes.
@@ -305,8 +336,9 @@ class Scenario(Settings, frozen=True, kw_only=True):
         values = self.to_dict()
         if minutes is not None:
             values["minutes"] = minutes
-        if clients is not None:
-            values["traffic"] = {**values.get("traffic", {}), "clients": clients}
+        for name, value in (("clients", clients), ("processes", processes)):
+            if value is not None:
+                values["traffic"] = {**values.get("traffic", {}), name: value}
         return type(self).from_dict(values)
 
     def trouble(self, name: str) -> Trouble:
@@ -328,7 +360,7 @@ class Scenario(Settings, frozen=True, kw_only=True):
         return Trouble(
             name,
             kind,
-            "unavailable" if plain and fault.status == 503 else f"{fault.status} {fault.code}",
+            f"{fault.status}" if plain else f"{fault.status} {fault.code}",
             load=load,
             fault_load=load * fault.load if fault.kind == "load" else None,
             start=fault.start,

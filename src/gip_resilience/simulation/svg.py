@@ -24,19 +24,21 @@ def lines(
     *,
     legend: str = "seconds; the fault is shaded",
     step: int = 30,
-    width: float = 1.0,
+    unit: int = 1,
+    per_mark: int = 1,
 ) -> str:
     """Lines over time.
 
     Args:
         title: stands on top.
-        values: a line each, by name; one value per unit of time.
+        values: a line each, by name.
         colours: of the lines, by name.
         load: the same for the load, which is dashed.
         shaded: from when to when the fault was on.
         legend: stands below.
-        step: units of time between two marks below.
-        width: seconds in a unit of time, for *shaded*.
+        step: values between two marks below.
+        unit: seconds between two values.
+        per_mark: seconds that a mark counts as one.
     """
     count = len(load)
     most = max(*map(max, values.values()), *load) * 1.05
@@ -53,11 +55,14 @@ def lines(
 
     parts = [
         *(
-            _box(x(begin / width), TOP, x(end / width) - x(begin / width), HEIGHT - TOP - BOTTOM, GREY, 0.15)
+            _box(x(begin / unit), TOP, x(end / unit) - x(begin / unit), HEIGHT - TOP - BOTTOM, GREY, 0.15)
             for begin, end in shaded
         ),
         *(_tick_y(value, y(value)) for value in _ticks(most)),
-        *(_text(x(place), HEIGHT - BOTTOM + 16, str(place)) for place in range(0, count, step)),
+        *(
+            _text(x(place), HEIGHT - BOTTOM + 16, str(place * unit // per_mark))
+            for place in range(0, count, step)
+        ),
         _text(WIDTH / 2, HEIGHT - 6, legend),
         path(_smooth(load), f'stroke="{GREY}" stroke-width="1" stroke-dasharray="3 3"'),
         *(path(_smooth(line), f'stroke="{colours[name]}" stroke-width="2"') for name, line in values.items()),

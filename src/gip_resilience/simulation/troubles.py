@@ -50,7 +50,7 @@ class Trouble:
         name: what it is called on the command line.
         fault: what the gateway does while it is on.
         error: the answer the fault gives: a name of `gip_resilience.simulation.clockwork`, or status and code, such
-            as ``"503 model_overloaded"``.
+            as ``"503 model_overloaded"``; without a code it is a page of HTML.
         load: calls a second that all clients make together.
         fault_load: the same while the fault is on, where the fault is in the load.
         start: second at which it begins.
