@@ -136,7 +136,7 @@ def read_off(trouble: Trouble, trace: Trace) -> Figures:
     waits = sorted(
         call.ended - call.arrived for call in trace.ended if call.succeeded and _within(call.arrived, watched)
     )
-    borders = [begin for begin, _ in faults[1:]] + [int(trouble.horizon)]
+    borders = [*(begin for begin, _ in faults[1:]), int(trouble.horizon)][: len(faults)]
     recoveries = [settled(made, good, end, border) for (_, end), border in zip(faults, borders, strict=True)]
     seconds = [second for begin, end in watched for second in range(begin, end)]
     others = [call for call in hit if call.model >= trouble.hit] if trouble.hit else []
