@@ -24,7 +24,7 @@ FOUND := .fuzz
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report clean
+.PHONY: help demo test test-all coverage fuzz lint types pytest format simulation soak soak-report clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
@@ -36,6 +36,7 @@ help:
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
 	@echo 'make format   let ruff put the source in order'
+	@echo 'make simulation  the standard scenarios of gip-resilience simulate, and docs/simulation.md from them'
 	@echo 'make soak     the endurance run: an hour, or SOAK_SECONDS=60 (Linux; loopback only); see soak/README.md'
 	@echo 'make soak-report  docs/soak.md from the result of the last run, or of one that is under way'
 	@echo 'make clean    remove .venv and everything else that was made'
@@ -70,6 +71,12 @@ coverage: $(DEV)
 	@$(BIN)/python -m coverage run -m pytest -p xdist -n $(JOBS) --dist worksteal --timeout 180
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report
+
+# A few minutes, on one core. Nothing on the page is written by hand but its words.
+simulation: $(DEV)
+	@$(BIN)/python -m gip_resilience simulate --scenario all --policy docs/simulation/policy.toml --json \
+		--plot docs/simulation >docs/simulation/results.json
+	@$(BIN)/python -m benchmarks.simulation_page
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet
