@@ -57,7 +57,7 @@ def figures(scenario: Scenario, config: gr.Config | Rival, seed: int = 1) -> Any
 LONELY = Trouble(
     "lonely", "refuse", load=0.1, start=25.0, length=30.0, after=15.0, slots=1, spread=0.0, even=True
 )
-"""One client that calls at 10, 20, ... 60 s; the gateway refuses within 5 ms from 25 to 55 s, and serves within 1 s."""
+"""One client that calls at 10, 20, ... 60 s; the gateway refuses in 5 ms from 25 to 55 s, and else serves in 1 s."""
 
 FOUR = {"policies": {"intermediary": {"base_delay": 4, "max_delay": 4, "wait": "constant", "jitter": "none"}}}
 
@@ -382,7 +382,7 @@ def test_size_follows_the_clients() -> None:
     ("values", "path", "message"),
     [
         ({"minutes": 2}, "minutes", "expected float >= 4, for the fault and the minute after it, got 2.0"),
-        ({"minuts": 2}, "minuts", "expected a known setting, got \"minuts\" (did you mean \"minutes\"?)"),
+        ({"minuts": 2}, "minuts", 'expected a known setting, got "minuts" (did you mean "minutes"?)'),
         ({"traffic": 5}, "traffic", "expected a table, got 5"),
         ({"traffic": {"clients": 0}}, "traffic.clients", "expected int >= 1, got 0"),
         ({"traffic": {"clients": 10**6}}, "traffic.clients", "expected int >= 1 and <= 100000, got 1000000"),
