@@ -12,6 +12,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.simulation_page import with_tables
+
 from gip_resilience.cli import main, parser
 from gip_resilience.simulation.scenarios import SHIPPED, Scenario
 
@@ -219,9 +223,6 @@ RECORD = json.loads((ROOT / "docs" / "simulation" / "results.json").read_text(en
 
 def test_the_page_shows_the_record() -> None:
     """Every table on it is the one that the recorded results make, of every scenario, as it is shipped today."""
-    sys.path.insert(0, str(ROOT))
-    from benchmarks.simulation_page import with_tables
-
     assert with_tables(PAGE, RECORD) == PAGE
     assert [found["scenario"] for found in RECORD["scenarios"]] == list(SHIPPED)
     for found in RECORD["scenarios"]:
@@ -232,8 +233,6 @@ def test_the_page_shows_the_record() -> None:
 
 def test_the_page_can_fail() -> None:
     """A record that says something else makes another page."""
-    from benchmarks.simulation_page import with_tables
-
     changed = json.loads(json.dumps(RECORD))
     changed["scenarios"][0]["policies"][0]["figures"]["sends"] = 77.0
     assert with_tables(PAGE, changed) != PAGE
