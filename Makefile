@@ -32,7 +32,7 @@ BENCH_SECONDS ?= 4
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage docs docs-check docs-tables fuzz lint types pytest format soak soak-report \
+.PHONY: help demo test test-all coverage docs docs-check docs-tables fuzz lint types pytest format simulation soak soak-report \
 	bench bench-report bench-check wheel wheel-test extras clean
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
 	@echo 'make format   let ruff put the source in order'
+	@echo 'make simulation  the standard scenarios of gip-resilience simulate, and docs/simulation.md from them'
 	@echo 'make soak     the endurance run: an hour, or SOAK_SECONDS=60 (Linux; loopback only); see soak/README.md'
 	@echo 'make soak-report  docs/soak.md from the result of the last run, or of one that is under way'
 	@echo 'make bench    what it costs, beside bare clients and rivals: BENCH_ROUNDS rounds, some 8 minutes'
@@ -101,6 +102,12 @@ docs-check: docs
 	@mkdir -p $(BROWSER) && cp docs/tools/browser/* $(BROWSER)
 	@cd $(BROWSER) && npm install --silent --no-audit --no-fund
 	@node $(BROWSER)/check.mjs $(SITE) --shots $(BROWSER)/shots
+
+# A few minutes, on one core. Nothing on the page is written by hand but its words.
+simulation: $(DEV)
+	@$(BIN)/python -m gip_resilience simulate --scenario all --policy docs/simulation/policy.toml --json \
+		--plot docs/simulation >docs/simulation/results.json
+	@$(BIN)/python -m benchmarks.simulation_page
 
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet

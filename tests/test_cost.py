@@ -6,6 +6,7 @@ Microseconds are measured by ``python -m benchmarks telling``.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,7 +51,7 @@ def call(brain: gr.Resilience) -> None:
     """The engine's part of a call."""
     one = brain.call("h", "digest", "m", asked=lambda: ("POST", "https://h/v1/chat/completions"))
     one.admit()
-    with one.sending():
+    with one.sending(nullcontext()):
         pass
     one.succeed(GOOD)
     one.close()

@@ -107,6 +107,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Public fakes. The gateway stands alone: what tests the library must not share its mistakes.
     ("gateway",),
     ("testing",),
+    # The engine in made-up weather.
+    ("simulation",),
     ("cli", "__main__"),
     ("",),
 )

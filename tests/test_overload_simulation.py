@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.overload import cli
 from benchmarks.overload.cli import with_tables
-from benchmarks.overload.measures import NEVER, measure, recovery
 from benchmarks.overload.policies import POLICIES
 from benchmarks.overload.runs import Job, document, read, run, simulate, summarise
 from benchmarks.overload.scenarios import SCENARIOS
-from benchmarks.overload.simulation import Trace
+
+from gip_resilience.simulation.clockwork import Trace
+from gip_resilience.simulation.measures import NEVER, measure, recovery
 
 CLIENTS = 20
 SCALE = 0.1

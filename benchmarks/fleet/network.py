@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gip_resilience as gr
 from benchmarks.fleet.server import Server
-from benchmarks.overload.policies import Ours
 from gip_resilience.breaker import State
 from gip_resilience.events import CircuitChanged
 from gip_resilience.fleet import Question, SharedStore
+from gip_resilience.simulation.fleets import Ours
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from benchmarks.overload.simulation import Clock, Script
     from gip_resilience._fleet_words import Reply
+    from gip_resilience.simulation.clockwork import Clock, Script
     from gip_resilience.state import News
 
 LATENCY = 0.0005
@@ -208,12 +208,12 @@ class Sharing(Ours):
             config, clock=self._clock, chance=chance.random, observers=observers, store=store
         )
 
-    def call(self, client: int, model: str) -> Script:
+    def call(self, client: int, model: int, *, repeatable: bool = False) -> Script:
         """See `Ours.call`."""
         self._met.add(client)
         if self._shared:
             self.network.members[client].used()
-        return super().call(client, model)
+        return super().call(client, model, repeatable=repeatable)
 
     def _note(self, number: int) -> None:
         self.opened.setdefault(number, self._clock.now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from dataclasses import replace
@@ -10,17 +9,19 @@ from typing import Any
 
 import gip_resilience as gr
 from benchmarks.fleet.network import Sharing
-from benchmarks.overload.measures import measure
-from benchmarks.overload.scenarios import DEADLINE, SCENARIOS, Scenario
-from benchmarks.overload.simulation import BINS, Clock, Simulation
+from benchmarks.overload.scenarios import SCENARIOS
+from gip_resilience.simulation.clockwork import BINS, Clock, Simulation
+from gip_resilience.simulation.measures import measure
+from gip_resilience.simulation.runs import quiet
+from gip_resilience.simulation.troubles import DEADLINE, Trouble
 
 FAULTS = {
     scenario.name: replace(scenario, after=60.0)
     for scenario in (
         # One answer tells: `model_unavailable`.
-        Scenario("dead", "refuse", "gone"),
+        Trouble("dead", "refuse", "gone"),
         # Counted failures: a 502 from the model, a page from the gateway itself, and silence.
-        Scenario("failing", "refuse", "server_error"),
+        Trouble("failing", "refuse", "server_error"),
         SCENARIOS["outage"],
         SCENARIOS["silence"],
         # A third of all calls fail: nothing should open.
@@ -33,7 +34,7 @@ EVERYWHERE = 0.99
 
 
 def run(
-    scenario: Scenario, clients: int, seed: int, *, shared: bool, away: bool = False, settings: Any = None
+    scenario: Trouble, clients: int, seed: int, *, shared: bool, away: bool = False, settings: Any = None
 ) -> dict[str, float | None]:
     """One run.
 
@@ -45,9 +46,6 @@ def run(
         away: whether the server dies with the first second of the fault, and comes back empty 20 s later.
         settings: laid over the default configuration.
     """
-    logger = logging.getLogger("gip_resilience")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # thousands of circuits open here, and each says so
     began = time.perf_counter()
     clock = Clock()
     config = gr.Config.from_dict({"deadline": DEADLINE, **(settings or {})})
@@ -58,10 +56,8 @@ def run(
     if away:
         simulation.at(scenario.start + 1.0, lambda _: fleet.network.leave(), None)
         simulation.at(scenario.start + 21.0, lambda _: fleet.network.come_back(), None)
-    try:
+    with quiet():
         trace = simulation.run()
-    finally:
-        logger.setLevel(level)
     figures = measure(scenario, trace)
     end = int(scenario.end)
     released = [

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .measures import NEVER
+from gip_resilience.simulation.measures import NEVER
+
 from .policies import POLICIES
 from .runs import Job, document, read, run_all, summarise
 from .scenarios import SCENARIOS

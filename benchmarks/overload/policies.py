@@ -1,91 +1,23 @@
 """Who retries how: rivals in a few lines each, and ours as it is shipped.
 
-A policy is told of every answer and decides; see `simulation.Script`. All obey the user's deadline, which is generous
-to the rivals: few of them have one.
+A policy is told of every answer and decides; see `gip_resilience.simulation.fleets`. All obey the user's deadline,
+which is generous to the rivals: few of them have one.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gip_resilience as gr
-from gip_resilience.breaker import State
-from gip_resilience.effects import Pause, Send
-from gip_resilience.engine import story
-from gip_resilience.hints import Hint, used_up
-from gip_resilience.taxonomy import classify, transport_fact
-
-from .scenarios import DEADLINE
+from gip_resilience.simulation.fleets import Naive, Ours, Rival
+from gip_resilience.simulation.troubles import DEADLINE
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-    from gip_resilience.engine import Call
-    from gip_resilience.events import CircuitChanged
-    from gip_resilience.taxonomy import Fact
-
-    from .simulation import Answer, Clock, Script
-
-HOST = "gateway.example"
-CREDENTIAL = "0123456789abcdef"
-
-
-# ---- rivals --------------------------------------------------------------------------------------------------
-
-
-class Rival:
-    """A policy without a state. Alone it makes one attempt."""
-
-    attempts = 1
-
-    def wait(self, number: int, answer: Answer, chance: random.Random) -> float | None:
-        """Seconds before the next attempt, after *number* of them; ``None`` gives up."""
-        return None
-
-    def fleet(self, clock: Clock, clients: int, chance: random.Random) -> Rivals:
-        return Rivals(self, clock, chance)
-
-
-class Rivals:
-    """Clients that know nothing of each other, nor of their own last call."""
-
-    def __init__(self, policy: Rival, clock: Clock, chance: random.Random) -> None:
-        self._policy = policy
-        self._clock = clock
-        self._chance = chance
-
-    def call(self, client: int, model: str) -> Script:
-        policy, clock = self._policy, self._clock
-        deadline = clock.now + DEADLINE
-        number = 0
-        while True:
-            number += 1
-            answer = yield Send(deadline - clock.now)
-            if answer is None:
-                raise AssertionError("Send is answered with an Answer")
-            if answer.kind == "ok":
-                return True
-            wait = policy.wait(number, answer, self._chance) if number < policy.attempts else None
-            if wait is None or clock.now + wait >= deadline:
-                return False
-            yield Pause(wait)
-
-    def tally(self) -> dict[str, Any]:
-        return {}
-
-
-class Naive(Rival):
-    """Three more attempts, half a second apart, whatever the server says."""
-
-    attempts = 4
-
-    def wait(self, number: int, answer: Answer, chance: random.Random) -> float | None:
-        return 0.5
+    from gip_resilience.simulation.clockwork import Answer, Clock
 
 
 class Exponential(Rival):
@@ -145,39 +77,6 @@ def _doubled(number: int) -> float:
 # ---- ours ----------------------------------------------------------------------------------------------------
 
 
-def _error(status: int, code: str) -> Fact:
-    """The fact of an error in the gateway's shape."""
-    body = json.dumps({"error": {"type": "error", "code": code, "message": "-"}})
-    return classify(status, {"content-type": "application/json"}, body)
-
-
-@cache
-def _facts() -> Mapping[str, Fact]:
-    """A fact for every kind of answer; classifying each of a hundred thousand anew would only take longer."""
-    return {
-        "ok": classify(200),
-        # A gateway that is away cannot name a code: the status decides, and it speaks of the host.
-        "unavailable": classify(503, {"content-type": "text/html"}, b"<html>Service Unavailable</html>"),
-        "gone": _error(502, "model_unavailable"),
-        "server_error": _error(502, "model_server_error"),
-        "overloaded": _error(503, "model_overloaded"),
-        "limited": _error(429, "rate_limit_exceeded"),
-        "silence": transport_fact("read_timeout"),
-    }
-
-
-def fact_of(answer: Answer, now: float) -> Fact:
-    """What *answer* means, by the shipped taxonomy."""
-    if answer.quota is not None:
-        left, reset = answer.quota
-        headers = {"x-ratelimit-remaining": str(left), "x-ratelimit-reset": f"{reset:.3f}"}
-        return replace(_facts()["ok"], hint=used_up(headers, now))
-    fact = _facts()[answer.kind]
-    if answer.retry_after is not None:
-        return replace(fact, hint=Hint(answer.retry_after, "retry-after"))
-    return fact
-
-
 @dataclass(frozen=True)
 class Shipped:
     """The shipped engine.
@@ -194,70 +93,6 @@ class Shipped:
     def fleet(self, clock: Clock, clients: int, chance: random.Random) -> Ours:
         config = gr.Config.from_dict({"deadline": DEADLINE, **self.settings})
         return Ours(config, clock, 1 if self.shared else clients, chance)
-
-
-class Ours:
-    """Clients with a `Resilience` of their own each, and so with a store of their own.
-
-    Args:
-        config: their configuration.
-        clock: the virtual one.
-        brains: how many there are; the clients take turns if these are fewer.
-        chance: for jitter.
-    """
-
-    def __init__(self, config: gr.Config, clock: Clock, brains: int, chance: random.Random) -> None:
-        self._clock = clock
-        self._opened: Counter[str] = Counter()
-        self._endings: Counter[str] = Counter()
-        self._brains = [self._brain(number, config, chance) for number in range(brains)]
-
-    def _brain(self, number: int, config: gr.Config, chance: random.Random) -> gr.Resilience:
-        return gr.Resilience(config, clock=self._clock, chance=chance.random, observers=[self])
-
-    def on_circuit_changed(self, event: CircuitChanged) -> None:
-        if event.transition.after is State.OPEN:
-            whose = "model" if event.circuit.model else "host"
-            self._opened[f"{whose}: {event.transition.reason}"] += 1
-
-    def call(self, client: int, model: str) -> Script:
-        """What `gip_resilience.drive.drive` does, on a virtual clock."""
-        call = self._brains[client % len(self._brains)].call(HOST, CREDENTIAL, model)
-        try:
-            fact = None
-            if call.admit():
-                fact = self._read((yield Send(call.timeout())))
-                if fact.ok:
-                    call.succeed(fact)
-                    return True
-            script = story(call, fact)
-            effect = next(script)
-            while True:
-                if isinstance(effect, Send):
-                    effect = script.send(self._read((yield effect)))
-                elif isinstance(effect, Pause):
-                    yield effect
-                    effect = next(script)
-                else:
-                    return self._ended(call)
-        finally:
-            call.close()
-
-    def _read(self, answer: Answer | None) -> Fact:
-        if answer is None:
-            raise AssertionError("Send is answered with an Answer")
-        return fact_of(answer, self._clock.time())
-
-    def _ended(self, call: Call) -> bool:
-        if call.outcome == "success":
-            return True
-        report = call.report()
-        self._endings[f"{report.outcome}: {report.reason}"] += 1
-        return False
-
-    def tally(self) -> dict[str, Any]:
-        """Why circuits opened, and why calls were given up."""
-        return {"opened": dict(sorted(self._opened.items())), "given_up": dict(sorted(self._endings.items()))}
 
 
 def _without(*parts: str) -> Shipped:

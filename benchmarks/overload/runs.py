@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import platform
-import random
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gip_resilience
+from gip_resilience.simulation.measures import NEVER, measure
+from gip_resilience.simulation.runs import one
 
-from .measures import NEVER, measure
 from .policies import POLICIES, Shipped
 from .scenarios import SCENARIOS
-from .simulation import Clock, Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .policies import Rival
-    from .scenarios import Scenario
-    from .simulation import Trace
+    from gip_resilience.simulation.clockwork import Trace
+    from gip_resilience.simulation.fleets import Rival
+    from gip_resilience.simulation.troubles import Trouble
 
 
 class Job(NamedTuple):
@@ -40,19 +38,10 @@ class Job(NamedTuple):
 
 
 def simulate(
-    scenario: Scenario, policy: Rival | Shipped, clients: int, seed: int
+    scenario: Trouble, policy: Rival | Shipped, clients: int, seed: int
 ) -> tuple[Trace, dict[str, Any]]:
     """One run, and what the policy itself counted."""
-    logger = logging.getLogger("gip_resilience")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # thousands of circuits open here, and each says so
-    try:
-        clock = Clock()
-        fleet = policy.fleet(clock, clients, random.Random(f"policy {seed}"))
-        trace = Simulation(scenario, clock, fleet, clients, seed).run()
-    finally:
-        logger.setLevel(level)
-    return trace, fleet.tally()
+    return one(scenario, policy.fleet, clients, seed)
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from requests.structures import CaseInsensitiveDict
 from urllib3.response import HTTPResponse
 from urllib3.util import Timeout
 
@@ -61,8 +60,11 @@ def raw_headers(request: PreparedRequest) -> Iterator[tuple[bytes, bytes]]:
 
 def entries_of(headers: Mapping[str, str]) -> list[Entry]:
     """Headers as `gip_resilience._answers` reads them."""
-    if isinstance(headers, CaseInsensitiveDict):  # to ask it for its items costs ten times as much
-        return [(b"", latin(name), latin(value)) for name, value in headers.lower_items()]
+    lower_items = getattr(headers, "lower_items", None)
+    if (
+        lower_items is not None
+    ):  # as the library's own have it; to ask them for their items costs ten times as much
+        return [(b"", latin(name), latin(value)) for name, value in lower_items()]
     return [(b"", latin(name).lower(), latin(value)) for name, value in headers.items()]
 
 
@@ -273,9 +275,8 @@ class Port:
         raw = b"".join(reading.chunks)
         if headless and reading.whole and not raw:
             return self._conclude(transport_fact("connection_lost"))
-        headers = response.raw.headers.items
-        if reading.whole and not told.encoding and not self._options["stream"]:
-            # The session would read it to its end itself, before anybody sees the response. So it has.
+        if reading.whole and not (told.encoding or self._options["stream"] or self._noted.nested):
+            # The session, which is above us, would read it before anybody sees the response. So it has.
             vars(response).update(_content=raw, _content_consumed=True)
             self._whole = True
         else:
@@ -284,7 +285,7 @@ class Port:
             if config.deadline is not None and not reading.whole and reading.cause is None:
                 bounded(response.raw, self.call, self._request)
         fact = question.judge(
-            headers,
+            getattr(response.raw, "headers", response.headers).items,
             raw,
             config,
             self._brain.clock.time,

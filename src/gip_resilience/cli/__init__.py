@@ -1,4 +1,4 @@
-"""The command line: ``gip-resilience demo | gateway | explain | check | top | fleet``.
+"""The command line: ``gip-resilience demo | gateway | explain | check | simulate | top | fleet``.
 
 Each command is a module with ``describe(parser)`` and ``run(arguments)``; only the one that is asked for does
 any work, so ``gip-resilience --help`` is quick and needs no HTTP library.
@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gip_resilience._version import __version__
-from gip_resilience.cli import check, demo, explain, fleet, gateway, top
+from gip_resilience.cli import check, demo, explain, fleet, gateway, simulate, top
 from gip_resilience.cli.output import CommandError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "gateway": gateway,
         "explain": explain,
         "check": check,
+        "simulate": simulate,
         "top": top,
         "fleet": fleet,
     }
