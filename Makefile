@@ -13,6 +13,7 @@ SOAK_SECONDS ?= 3600
 DEV := $(VENV)/dev.stamp
 DEMO := $(VENV)/demo.stamp
 FUZZ := $(VENV)/fuzz.stamp
+MUTANTS := $(VENV)/mutants.stamp
 
 # Inputs for each target of `make fuzz`, and the seconds after which it is content with fewer.
 FUZZ_RUNS ?= 100000
@@ -20,17 +21,21 @@ FUZZ_TIME ?= 60
 FUZZ_TARGETS ?= $(shell sed -n 's/^    "\([a-z0-9]*\)",$$/\1/p' fuzz/__init__.py)
 FOUND := .fuzz
 
+# Modules for `make mutants`; all that mutation/ names if there are none.
+MUTATE ?=
+
 # Annotations of the public surface, as users' type checkers see it.
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage fuzz lint types pytest format soak soak-report clean
+.PHONY: help demo test test-all coverage fuzz mutants lint types pytest format soak soak-report clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
 	@echo 'make test     everything: lint, types, tests'
 	@echo 'make test-all the same, and what takes long: streams cut at every byte, fuzzing'
 	@echo 'make fuzz     FUZZ_RUNS inputs, or FUZZ_TIME seconds, for each target in fuzz/'
+	@echo 'make mutants  change what decides, one thing at a time, and see that a test fails: hours (Linux); see mutation/README.md'
 	@echo 'make coverage  which lines and branches of src the tests reach'
 	@echo 'make lint     ruff check and ruff format --check'
 	@echo 'make types    mypy --strict and basedpyright'
@@ -64,6 +69,10 @@ fuzz: $(FUZZ)
 			-artifact_prefix=$(FOUND)/$$target- >$(FOUND)/log 2>&1 || { cat $(FOUND)/log; exit 1; }; \
 	done
 
+mutants: $(MUTANTS)
+	@$(BIN)/python -m mutation run --jobs $(JOBS) $(MUTATE)
+	@$(BIN)/python -m mutation report
+
 # Twice as slow as without. Lines and branches, of what tests start in processes of its own, too.
 coverage: $(DEV)
 	@$(BIN)/python -m coverage erase
@@ -94,7 +103,7 @@ soak-report: $(DEV)
 
 clean:
 	rm -rf $(VENV) $(FOUND) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks fuzz soak -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks fuzz mutation soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'
@@ -104,6 +113,11 @@ $(DEV): pyproject.toml | $(BIN)/pip
 $(FUZZ): pyproject.toml | $(BIN)/pip
 	@echo 'installing what fuzzing needs into $(VENV) ...'
 	@$(PIP) install --editable '.[fuzz]'
+	@touch $@
+
+$(MUTANTS): pyproject.toml | $(BIN)/pip
+	@echo 'installing what mutation testing needs into $(VENV) ...'
+	@$(PIP) install --editable '.[mutants]'
 	@touch $@
 
 $(DEMO): pyproject.toml | $(BIN)/pip
