@@ -76,6 +76,23 @@ def test_the_window_forgets_bucket_by_bucket() -> None:
     assert window.totals(NOW + 10) == (10, 4, 0)
 
 
+@pytest.mark.parametrize("now", [0.0, 4.0, 9.5, 1000.0])
+def test_a_cleared_window_is_empty_and_still_remembers_how_much_there_was(now: float) -> None:
+    """Also while the clock reads less than the length of the window, as it does after a start of the machine."""
+    window = Window(10.0, 10)
+    for failed in (True, False, True):
+        window.record(now, failed=failed, slow=True)
+    assert window.totals(now) == (3, 2, 3)
+
+    window.clear()
+
+    assert window.totals(now) == (0, 0, 0)
+    assert window.tally() == (3, 2)
+    window.record(now, failed=True)
+    assert window.totals(now) == (1, 1, 0)
+    assert window.tally() == (4, 3)
+
+
 # ---- open ------------------------------------------------------------------------------------------------
 
 
