@@ -16,7 +16,7 @@ from gip_resilience._report import Attempt, CallReport, Hop
 from gip_resilience.breaker import Breaker, Cause, State, Transition
 from gip_resilience.budget import Budget
 from gip_resilience.config import BudgetConfig, Config
-from gip_resilience.effects import Pause, Send
+from gip_resilience.effects import Pause, Refuse, Send
 from gip_resilience.engine import Call, story
 from gip_resilience.events import METHODS, CallStarted, CircuitChanged
 from gip_resilience.facts import stream_fact
@@ -113,6 +113,7 @@ class Minutes:
     ) -> Permit | Held | Refused | Pending:
         """See `Store.acquire`."""
         assert (key, now) == (KEY, self.now)
+        assert isinstance(first, bool)
         line = "" if place is None else f"in line since {place.since:g} until {place.latest:g}"
         self._asked("acquire", "first" if first else "again", line)
         return self._admissions.pop(0) if self._admissions else permit(config)
@@ -297,6 +298,12 @@ STORIES: dict[str, tuple[dict[str, Any], Config, dict[str, Any], list[Fact]]] = 
         [OK],
     ),
     "late without an answer": ({}, msgspec.structs.replace(EXACT, deadline=0.25), {}, [LOST]),
+    "late, where answers of ours are wanted": (
+        {},
+        msgspec.structs.replace(EXACT, deadline=0.25, on_open="respond"),
+        {"sdk": True},
+        [LOST],
+    ),
     "late with an answer": ({}, msgspec.structs.replace(EXACT, deadline=0.25), {}, [OVERLOADED]),
     "the server wants what no table would do": ({}, EXACT, {}, [replace(INVALID, should_retry=True)] * 2),
     "the server wants what is done anyway": ({}, EXACT, {}, [replace(OVERLOADED, should_retry=True), OK]),
@@ -353,6 +360,7 @@ STREAMS: dict[str, tuple[Config, list[str]]] = {
     "a stream that is left": (EXACT, ["opens", "left"]),
     "a stream that breaks, and another": (EXACT, ["opens", "breaks", "opens", "ends"]),
     "two that break, and what flowed does not count": (ELAPSED, ["opens", "breaks", "opens", "breaks"]),
+    "a stream that breaks, and no other": (EXACT, ["opens", "breaks", "fails"]),
     "a stream that breaks past its deadline": (DEADLINE, ["opens", "breaks"]),
     "a stream that breaks, and nothing can be done": (EXACT, ["opens", "breaks for good"]),
 }
@@ -377,6 +385,10 @@ def stream(minutes: Minutes, call: Call, events: list[str]) -> list[str]:
                     call.continued("replay")
                 minutes.now += 2.0
                 minutes.lines.append(f"> overdue: {call.overdue()}")
+            case ["fails"]:
+                minutes.now += SENDING
+                assert script is not None
+                minutes.lines.append(f"> {script.send(OVERLOADED)}")
             case ["ends"]:
                 call.stream_ended()
             case ["left"]:
@@ -417,6 +429,16 @@ def test_a_streams_story_is_told_to_the_letter(name: str) -> None:
     minutes = Minutes()
 
     assert stream(minutes, minutes.call(config), events) == expected(name)
+
+
+def test_who_comes_at_the_very_deadline_is_late() -> None:
+    """Nobody can be answered in no time at all."""
+    minutes = Minutes([HELD])
+    call = minutes.call(DEADLINE)
+    assert not call.admit()
+    minutes.now += 2.0
+
+    assert call.enter() == Refuse("deadline", HOST, MODEL, None, respond=False)
 
 
 def test_the_everyday_call_is_counted() -> None:
