@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mutation import LEFT_OUT, MODULES, PAGE, PROJECT, RESULT, TESTS
-from mutation.results import keep, page, reasons, unexplained
+from mutation.results import keep, left_of, page, reasons, unexplained
 from mutation.running import Outcome, Trials, pytest_main
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ def main() -> None:
         "modules", nargs="*", metavar="MODULE", help="one of mutation.MODULES; all of them if none"
     )
     run.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
+    run.add_argument(
+        "--again", action="store_true", help="only those that were left, and count the others as before"
+    )
     run.add_argument("--result", type=Path, default=RESULT)
     run.add_argument("--record", type=Path, help="where to keep, or to find, which test runs which line")
     commands.add_parser("report", help="make docs/mutation.md from docs/mutation.json")
@@ -38,7 +41,7 @@ def main() -> None:
     if given.command == "report":
         _report()
     else:
-        _run(given.modules or list(MODULES), given.jobs, given.result, given.record)
+        _run(given.modules or list(MODULES), given.jobs, given.result, given.record, again=given.again)
 
 
 def _report() -> None:
@@ -49,7 +52,7 @@ def _report() -> None:
         print("no reason:", *key, sep="\n    ")
 
 
-def _run(modules: list[str], jobs: int, result: Path, kept: Path | None) -> None:
+def _run(modules: list[str], jobs: int, result: Path, kept: Path | None, *, again: bool) -> None:
     """Try the mutants of *modules*, and put what became of them into the result."""
     from mutation.mutants import mutants_of
     from mutation.recording import Record
@@ -77,12 +80,14 @@ def _run(modules: list[str], jobs: int, result: Path, kept: Path | None) -> None
             where = f"{outcome.status} {module}:{mutant.statement[0]} {mutant.function}"
             print(f"{where}\n    {mutant.was}\n    {mutant.now}\n    {outcome.killer}", flush=True)
         if len(outcomes[module]) == expected[module]:
-            keep(result, module, outcomes[module])
+            keep(result, module, outcomes[module], again=again)
             print(f"{module}: {Counter(one.status for one in outcomes[module])}", flush=True)
 
     def all_mutants() -> Iterator[Mutant]:
         for module in modules:
             found = list(mutants_of(module))
+            if again:
+                found = left_of(result, found)
             expected[module] = len(found)
             print(f"{module}: {len(found)} mutants", flush=True)
             yield from found

@@ -11,6 +11,7 @@ import coverage
 import pytest
 
 from mutation import MODULES, path_of
+from mutation.swapping import forget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,8 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[Any]:
-        """A test, its fixtures included."""
+        """A test, its fixtures included, and what it would do were it the only one."""
+        forget()
         self._coverage.switch_context(item.nodeid)
         start = time.process_time()
         try:

@@ -13,13 +13,23 @@ from mutation import MODULES, REASONS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mutation.mutants import Mutant
     from mutation.running import Outcome
 
 
-def keep(path: Path, module: str, outcomes: list[Outcome]) -> None:
-    """Put the outcomes of a module's mutants in place of those kept before, and leave the other modules' be."""
-    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"modules": {}}
+def keep(path: Path, module: str, outcomes: list[Outcome], *, again: bool = False) -> None:
+    """Put the outcomes of a module's mutants in place of those kept before, and leave the other modules' be.
+
+    Args:
+        path: the result.
+        module: whose mutants.
+        outcomes: of all of them.
+        again: not of all, but of those that were left.
+    """
+    result = read(path)
     counts = Counter(outcome.status for outcome in outcomes)
+    if again:
+        counts.update({word: result["modules"][module][word] for word in ("killed", "hung")})
     left = [
         {
             "function": outcome.mutant.function,
@@ -30,14 +40,35 @@ def keep(path: Path, module: str, outcomes: list[Outcome]) -> None:
         for outcome in sorted(outcomes, key=lambda outcome: outcome.mutant.statement)
         if outcome.status in {"survived", "untested", "unfit"}
     ]
+    killed, hung = counts["killed"], counts["hung"]
     modules = result["modules"] | {
-        module: {"mutants": len(outcomes), "killed": counts["killed"], "hung": counts["hung"], "left": left}
+        module: {"mutants": killed + hung + len(left), "killed": killed, "hung": hung, "left": left}
     }
     kept = {
         "operators": f"mutmut {version('mutmut')}",
         "modules": {name: modules[name] for name in MODULES if name in modules},
     }
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The result that is kept, or an empty one."""
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"modules": {}}
+    return result
+
+
+def left_of(path: Path, mutants: list[Mutant]) -> list[Mutant]:
+    """Of all mutants of a module those that were left.
+
+    Raises:
+        ValueError: they are not those of the result: the module has changed since.
+    """
+    kept = read(path)["modules"].get(mutants[0].module, {"mutants": 0, "left": []})
+    keys = {(each["function"], each["was"], each["now"]) for each in kept["left"]}
+    found = [mutant for mutant in mutants if (mutant.function, mutant.was, mutant.now) in keys]
+    if (kept["mutants"], len(kept["left"])) != (len(mutants), len(found)):
+        raise ValueError(f"{mutants[0].module} is not what it was: try all of it")
+    return found
 
 
 HEAD = """# Mutation testing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,18 @@ def swap(mutant: Mutant) -> None:
         target.__code__ = made.__code__.replace(co_firstlineno=target.__code__.co_firstlineno)
     except (NameError, ValueError) as error:
         raise CannotSwapError(f"{mutant.module}.{mutant.function}: {error}") from error
+    forget()
     target.__defaults__ = made.__defaults__
     target.__kwdefaults__ = made.__kwdefaults__
+
+
+def forget() -> None:
+    """Empty every cache of ours: what is in it was worked out before."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == PACKAGE:
+            for thing in list(vars(module).values()):
+                if hasattr(thing, "cache_clear") and hasattr(thing, "__wrapped__"):
+                    thing.cache_clear()
 
 
 def find(module: Any, mutant: Mutant) -> FunctionType:
@@ -66,8 +77,6 @@ def _functions(held: Any) -> Iterator[FunctionType]:
     elif isinstance(held, functools.cached_property):
         yield from _functions(held.func)
     elif held is not None:
-        if hasattr(held, "cache_clear"):
-            held.cache_clear()
         if hasattr(held, "__wrapped__"):
             yield from _functions(held.__wrapped__)
         if isinstance(held, FunctionType):

@@ -670,6 +670,20 @@ def test_known_codes_hold_every_code_a_table_knows() -> None:
     assert codes is known_codes()
 
 
+def test_known_codes_hold_what_only_a_status_or_a_page_says() -> None:
+    """Of statuses those of errors, from first to last."""
+    codes = known_codes()
+
+    assert {"ok", "html_200", "error_200", "http_400", "http_401", "http_599"} <= codes
+    assert codes & {"http_0", "http_399", "http_600"} == set()
+
+
+def test_a_dialect_that_nobody_speaks_is_the_callers_mistake() -> None:
+    """The error names what could have been said."""
+    with pytest.raises(ValueError, match="^unknown dialect 'elvish'; expected one of auto, gip, "):
+        classify(400, dialect="elvish")
+
+
 def test_facts_are_values() -> None:
     """Equal answers give equal, hashable, immutable facts."""
     one, two = classify(503, JSON, gip("model_overloaded")), classify(503, JSON, gip("model_overloaded"))
