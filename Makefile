@@ -15,6 +15,7 @@ DEMO := $(VENV)/demo.stamp
 FUZZ := $(VENV)/fuzz.stamp
 BENCH := $(VENV)/bench.stamp
 DOCS := $(VENV)/docs.stamp
+MUTANTS := $(VENV)/mutants.stamp
 
 # Inputs for each target of `make fuzz`, and the seconds after which it is content with fewer.
 FUZZ_RUNS ?= 100000
@@ -28,18 +29,22 @@ BROWSER := .browser
 BENCH_ROUNDS ?= 31
 BENCH_SECONDS ?= 4
 
+# Modules for `make mutants`; all that mutation/ names if there are none.
+MUTATE ?=
+
 # Annotations of the public surface, as users' type checkers see it.
 TYPING := $(wildcard tests/typing)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all coverage docs docs-check docs-tables fuzz lint types pytest format simulation soak soak-report \
-	bench bench-report bench-check wheel wheel-test extras clean
+.PHONY: help demo test test-all coverage docs docs-check docs-tables fuzz mutants lint types pytest format simulation soak \
+	soak-report bench bench-report bench-check wheel wheel-test extras clean
 
 help:
 	@echo 'make demo     a bad afternoon at a local gateway, with and without gip_resilience (needs no network)'
 	@echo 'make test     everything: lint, types, tests'
 	@echo 'make test-all the same, and what takes long: streams cut at every byte, fuzzing'
 	@echo 'make fuzz     FUZZ_RUNS inputs, or FUZZ_TIME seconds, for each target in fuzz/'
+	@echo 'make mutants  change what decides, one thing at a time, and see that a test fails: hours (Linux); see mutation/README.md'
 	@echo 'make coverage  which lines and branches of src the tests reach'
 	@echo 'make docs     the documentation as a site, in $(SITE)/index.html; a warning is an error'
 	@echo 'make docs-check   that site in a browser: accessibility, outside requests (needs Chromium, Node.js and npm)'
@@ -82,6 +87,10 @@ fuzz: $(FUZZ)
 			-runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_TIME) -max_len=200 -timeout=10 -rss_limit_mb=1024 \
 			-artifact_prefix=$(FOUND)/$$target- >$(FOUND)/log 2>&1 || { cat $(FOUND)/log; exit 1; }; \
 	done
+
+mutants: $(MUTANTS)
+	@$(BIN)/python -m mutation run --jobs $(JOBS) $(MUTATE)
+	@$(BIN)/python -m mutation report
 
 # Twice as slow as without. Lines and branches, of what tests start in processes of its own, too.
 coverage: $(DEV)
@@ -152,7 +161,7 @@ extras: $(DEV)
 
 clean:
 	rm -rf $(VENV) $(FOUND) $(SITE) $(BROWSER) dist .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks docs examples fuzz release soak -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks docs examples fuzz mutation release soak -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEV): pyproject.toml | $(BIN)/pip
 	@echo 'installing the development tools into $(VENV) ...'
@@ -172,6 +181,11 @@ $(BENCH): pyproject.toml | $(BIN)/pip
 $(DOCS): pyproject.toml | $(BIN)/pip
 	@echo 'installing what the documentation needs into $(VENV) ...'
 	@$(PIP) install --editable '.[docs]'
+	@touch $@
+
+$(MUTANTS): pyproject.toml | $(BIN)/pip
+	@echo 'installing what mutation testing needs into $(VENV) ...'
+	@$(PIP) install --editable '.[mutants]'
 	@touch $@
 
 $(DEMO): pyproject.toml | $(BIN)/pip

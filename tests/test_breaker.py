@@ -76,6 +76,23 @@ def test_the_window_forgets_bucket_by_bucket() -> None:
     assert window.totals(NOW + 10) == (10, 4, 0)
 
 
+@pytest.mark.parametrize("now", [0.0, 4.0, 9.5, 1000.0])
+def test_a_cleared_window_is_empty_and_still_remembers_how_much_there_was(now: float) -> None:
+    """Also while the clock reads less than the length of the window, as it does after a start of the machine."""
+    window = Window(10.0, 10)
+    for failed in (True, False, True):
+        window.record(now, failed=failed, slow=True)
+    assert window.totals(now) == (3, 2, 3)
+
+    window.clear()
+
+    assert window.totals(now) == (0, 0, 0)
+    assert window.tally() == (3, 2)
+    window.record(now, failed=True)
+    assert window.totals(now) == (1, 1, 0)
+    assert window.tally() == (4, 3)
+
+
 # ---- open ------------------------------------------------------------------------------------------------
 
 
@@ -344,3 +361,40 @@ def test_what_may_be_forgotten(mode: str, control: Control, at_rest: bool) -> No
     machine.override(Control.AUTO)
     run(machine, "t")
     assert not machine.at_rest
+
+
+def test_who_is_a_probe() -> None:
+    """The caller that was let through to see, for as long as nobody knows; no caller of another time."""
+    machine = breaker()
+    before = machine.admit(NOW)
+    run(machine, "t")
+    ticket = machine.admit(NOW + 5.0)
+
+    assert [machine.is_probe(before), machine.is_probe(ticket)] == [False, True]
+    machine.report(ticket, SUCCESS, NOW + 5.0)
+    assert [machine.is_probe(ticket), machine.is_probe(machine.admit(NOW + 5.0))] == [False, False]
+
+
+def test_a_shadow_probe_that_hangs_makes_room_when_its_lease_is_over() -> None:
+    """Not before, and from that very moment on."""
+    machine = breaker(mode="metrics_only", probe_lease=2.0)
+    run(machine, "t")
+    first = machine.admit(NOW + 5.0)
+
+    assert machine.admit(NOW + 6.999) == SHADOWED
+    second = machine.admit(NOW + 7.0)
+    assert machine.is_probe(first)
+    assert machine.is_probe(second)
+    assert second != first
+
+
+def test_a_reset_of_a_closed_circuit_makes_late_what_is_under_way() -> None:
+    """Its answers would be about what was forgotten."""
+    machine = breaker()
+    early = machine.admit(NOW)
+
+    machine.reset(NOW)
+
+    assert machine.report(early, TRIP, NOW) is None
+    assert machine.state is State.CLOSED
+    assert machine.report(machine.admit(NOW), TRIP, NOW) is not None

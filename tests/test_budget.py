@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gip_resilience.budget import Budget
+from gip_resilience.budget import Budget, BudgetView
 from gip_resilience.config import BudgetConfig
 
 NOW = 1000.0
@@ -252,3 +252,39 @@ BudgetMachine.TestCase.settings = settings(
     deadline=None, derandomize=True, max_examples=100, stateful_step_count=40
 )
 TestBudgetMachine = BudgetMachine.TestCase
+
+
+def test_what_it_looks_like() -> None:
+    """What is left, and what there could be."""
+    machine = budget(capacity=4.0)
+    machine.withdraw(1.0)
+
+    assert machine.view() == BudgetView(3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "withdrawn", "tokens", "capacity"),
+    [(1.0, 0.0, 8.0, 8.0), (1.0, 1.0, 6.0, 8.0), (1.0, 4.0, 0.0, 8.0), (3.0, 3.0, 18.0, 24.0)],
+)
+def test_other_settings_leave_the_share_that_is_left(
+    factor: float, withdrawn: float, tokens: float, capacity: float
+) -> None:
+    """Of a budget of several scopes, too; a spent one stays spent."""
+    machine = Budget(BudgetConfig(capacity=4.0), NOW, factor=factor)
+    assert machine.withdraw(withdrawn)
+
+    machine.configure(BudgetConfig(capacity=8.0, deposit=0.5))
+
+    assert machine.view() == BudgetView(tokens, capacity)
+    machine.withdraw(machine.tokens)
+    machine.deposit()
+    assert machine.tokens == 0.5
+
+
+def test_a_budget_of_nothing_that_gets_something_is_full() -> None:
+    """There is no share of nothing."""
+    machine = budget(capacity=0.0, min_capacity=0.0)
+
+    machine.configure(BudgetConfig(capacity=8.0))
+
+    assert machine.view() == BudgetView(8.0, 8.0)

@@ -221,6 +221,78 @@ def test_a_clock_that_rounds_does_not_make_a_caller_early(early: float) -> None:
     assert machine.enter(NOW + 10.0 - early, 0.0, place) is None
 
 
+def test_a_clock_that_rounds_by_as_much_as_is_allowed_makes_nobody_early() -> None:
+    """At the gate, at a turn, and where somebody notes that it has opened."""
+    machine = closed(10.0)
+    place = waiting(machine, NOW)
+    opens = machine.until - TOLERANCE
+
+    assert machine.enter(opens, 0.5) is None
+    held = machine.enter(opens, 0.5, place)
+    assert held is not None
+    assert place.turn is not None
+    assert machine.opened(opens) == 10.0
+    assert machine.enter(place.turn - TOLERANCE, 0.5, place) is None
+
+
+def test_what_is_left_of_a_long_wait_is_waited_for_from_the_very_moment_it_can_be() -> None:
+    """Then it counts whole."""
+    machine = closed(90.0, max_wait=60.0)
+
+    assert machine.enter(NOW + 30.0, 0.5) == Held(60.0, 60.0, patient=True)
+
+
+def test_a_guess_is_not_said_to_be_longer_than_it_is() -> None:
+    """The server asked for nothing."""
+    machine = closed(None, base_delay=0.125)
+
+    assert machine.enter(NOW, 0.5) == Held(0.125, 0.125, patient=True)
+
+
+def test_a_hint_of_less_than_a_second_is_told_as_it_is() -> None:
+    """Also where less than that is waited for."""
+    machine = closed(0.75, max_wait=0.5)
+
+    assert machine.enter(NOW, 0.5) == Held(0.5, 0.75, patient=False)
+
+
+def test_every_answer_that_is_news_makes_late_what_was_sent_before() -> None:
+    """The second as well as the first."""
+    machine = closed(1.0)
+    between = machine.generation
+    assert machine.close(NOW + 2.0, 1.0, between)
+
+    assert not machine.close(NOW + 2.5, 1.0, between)
+    assert machine.close(NOW + 4.0, 1.0, machine.generation)
+    assert not machine.close(NOW + 4.5, 1.0, between)
+
+
+def test_a_wait_of_nothing_closes_nothing() -> None:
+    """There is nothing to tell when somebody passes."""
+    machine = gate()
+    machine.close(NOW, 0.0, machine.generation)
+
+    assert machine.opened(NOW) is None
+
+
+@pytest.mark.parametrize("after", [10.0, 20.0])
+def test_a_gate_that_nobody_found_open_closes_anew(after: float) -> None:
+    """From the very moment it opens."""
+    machine = closed(10.0)
+    machine.close(NOW + after, 5.0, machine.generation)
+
+    assert machine.opened(NOW + after + 5.0) == 5.0
+
+
+def test_a_second_answer_that_says_the_same_does_not_narrow_the_spread() -> None:
+    """It was the first that told everybody for how long."""
+    machine = closed(10.0)
+    place = waiting(machine, NOW)
+    machine.close(NOW + 5.0, 5.0, machine.generation)
+
+    assert machine.enter(NOW + 10.0, 0.5, place) == Held(2.5, 2.5, patient=True)
+
+
 @pytest.mark.parametrize(
     ("seconds", "changes", "left"),
     [

@@ -1357,6 +1357,26 @@ def test_a_duration_may_be_the_end_of_a_window() -> None:
     assert used_up(headers, NOW, refills=False) == Hint(60.0, "reset:requests")
 
 
+@pytest.mark.parametrize(
+    ("reset", "units", "wait"),
+    [
+        ("30000", None, 30000.0),
+        ("30000", {"X-RateLimit-Reset": "delta_ms"}, 30.0),
+        ("30000", {"X-RateLimit-Reset": "fortnights"}, 30000.0),
+        (str(int(NOW) + 30), None, 30.0),
+    ],
+)
+def test_what_a_success_says_is_read_in_the_units_of_a_failure(
+    reset: str, units: dict[str, str] | None, wait: float
+) -> None:
+    """Names of headers in any case; a unit that nobody knows is as good as none; dates are of the caller's clock."""
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}
+
+    hint = used_up(headers, NOW, units=units)
+
+    assert hint == Hint(wait, "reset")
+
+
 @given(
     st.dictionaries(st.sampled_from(["x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit"]), st.text())
 )

@@ -8,6 +8,7 @@ import pickle
 import sys
 from functools import partial
 from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import backoff
@@ -17,8 +18,10 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gip_resilience import _waits, defaults
+from gip_resilience import policy as tables
 from gip_resilience.config import ConfigError
-from gip_resilience.policy import DEFAULTS, Policy, ResolvedPolicy
+from gip_resilience.policy import DEFAULTS, Policy, PolicyTable, ResolvedPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -638,3 +641,75 @@ def test_a_sequence_that_cannot_be_loaded(error: Exception, monkeypatch: pytest.
     monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
 
     assert first(3, Policy(base_delay=0.5, max_delay=8.0)) == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("wait", ["expo", "fibo"])
+def test_the_numbers_of_a_sequence_stay_small(wait: str) -> None:
+    """They end at the longest wait themselves, or a long call would reckon in thousands of digits."""
+    values = list(islice(_waits._values(wait, 1.0, 60.0), 2000))
+
+    assert values[:3] == {"expo": [1.0, 2.0, 4.0], "fibo": [1.0, 1.0, 2.0]}[wait]
+    assert values[-1] == 60.0
+
+
+def test_a_retry_of_an_older_version_lacks_what_came_later() -> None:
+    """What it does not say is not asked for."""
+    retry = SimpleNamespace(total=3, status=None, connect=None, backoff_factor=0.5)
+
+    assert Policy.from_urllib3(retry, count="other") == Policy(
+        max_attempts=4, base_delay=0.5, max_delay=120, jitter="none", wait="expo"
+    )
+    retry.retry_after_max = 90
+    assert Policy.from_urllib3(retry, count="other").max_hint == 90
+
+
+def test_what_is_no_retry_is_named() -> None:
+    """It stands nowhere in particular, and the error shows it."""
+    with pytest.raises(ConfigError) as caught:
+        Policy.from_urllib3("three")
+
+    assert caught.value.path == ""
+    assert str(caught.value) == 'expected a urllib3.Retry, got "three"'
+
+
+def test_nothing_laid_over_a_policy_leaves_that_policy() -> None:
+    """No copy is made."""
+    policy = Policy(max_attempts=2)
+
+    assert policy.merged(Policy()) is policy
+
+
+def test_a_row_of_the_table_says_what_is_its_own() -> None:
+    """Attempts, waits and cost; the rest is the same for all."""
+    assert tables._row((2, 0.5, 8.0, 3.0)) == ResolvedPolicy(
+        max_attempts=2,
+        base_delay=0.5,
+        max_delay=8.0,
+        jitter="full",
+        wait="expo",
+        max_hint=defaults.MAX_HINT,
+        on_ambiguous="retry",
+        breaker="auto",
+        cost=3.0,
+    )
+
+
+def test_a_table_of_policies_takes_what_a_policy_is_made_of() -> None:
+    """And says what else it would take; a retry's number for statuses counts unless another one is meant."""
+    kind = tables.Policies()
+
+    table = kind.accept({"model_overloaded": urllib3.Retry(10, status=2, connect=4)}, "policies")
+
+    assert table["model_overloaded"].max_attempts == 3
+    assert kind.accept({"connect": urllib3.Retry(10, status=2, connect=4)}, "")["connect"].max_attempts == 5
+    with pytest.raises(ConfigError) as caught:
+        kind.accept(3, "policies")
+    assert str(caught.value) == "policies: expected a table, got 3"
+
+
+def test_tables_that_differ_are_told_apart_by_their_hashes() -> None:
+    """As keys of one dictionary they would else be compared one by one."""
+    several = [PolicyTable({"connect": Policy(max_attempts=number)}) for number in range(1, 9)]
+
+    assert len({hash(table) for table in several}) > 1
+    assert hash(several[0]) == hash(PolicyTable({"connect": Policy(max_attempts=1)}))

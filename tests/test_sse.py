@@ -117,6 +117,20 @@ def modelled(data: bytes) -> Seen:
     return events, last_id, retry
 
 
+@pytest.mark.parametrize(
+    ("data", "blocks"),
+    [
+        (b"\n\ndata: x\n\n", [b"\n\n", b"data: x\n\n"]),
+        (b"\r\rdata: x\n\n", [b"\r\r", b"data: x\n\n"]),
+        (b"\r\n\r\ndata: x\n\n", [b"\r\n\r\n", b"data: x\n\n"]),
+        (b"\r\ndata: x\n\n", [b"\r\ndata: x\n\n"]),
+    ],
+)
+def test_blank_lines_at_the_very_beginning(data: bytes, blocks: list[bytes]) -> None:
+    """They are a block of their own, as soon as there are two."""
+    assert EventSplitter().feed(data) == blocks
+
+
 # ---- the public suites -----------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gip_resilience import taxonomy
+from gip_resilience.hints import Hint
 from gip_resilience.taxonomy import (
     DIALECTS,
     GIP,
@@ -668,6 +669,27 @@ def test_known_codes_hold_every_code_a_table_knows() -> None:
     assert {"overloaded_error", "RESOURCE_EXHAUSTED", "insufficient_quota", "ThrottlingException"} <= codes
     assert "429" not in codes
     assert codes is known_codes()
+
+
+def test_known_codes_hold_what_only_a_status_or_a_page_says() -> None:
+    """Of statuses those of errors, from first to last."""
+    codes = known_codes()
+
+    assert {"ok", "html_200", "error_200", "http_400", "http_401", "http_599"} <= codes
+    assert codes & {"http_0", "http_399", "http_600"} == set()
+
+
+def test_a_dialect_that_nobody_speaks_is_the_callers_mistake() -> None:
+    """The error names what could have been said."""
+    with pytest.raises(ValueError, match=r"^unknown dialect 'elvish'; expected one of auto, gip, "):
+        classify(400, dialect="elvish")
+
+
+def test_who_does_not_say_what_time_it_is_means_the_beginning_of_time() -> None:
+    """A date is compared with that."""
+    fact = classify(503, {"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"})
+
+    assert fact.hint == Hint(30.0, "retry-after")
 
 
 def test_facts_are_values() -> None:

@@ -235,9 +235,12 @@ class Window:
         return self._past_calls + sum(self._calls), self._past_failures + sum(self._failures)
 
     def clear(self) -> None:
-        """Let the window be empty."""
-        self._stamp = -1.0
-        self._stamps = [-1] * len(self._stamps)
+        """Let the window be empty; what it held has been counted all the same."""
+        self._past_calls, self._past_failures = self.tally()
+        # Not by their stamps alone: a clock that has just begun may be within a window's length of any of them.
+        self._calls = [0] * len(self._stamps)
+        self._failures = [0] * len(self._stamps)
+        self._slow = [0] * len(self._stamps)
 
 
 class Breaker:
