@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NEEDED = (
-    *("tests", "benchmarks", "docs", "examples", "fuzz", "observability", "release", "soak"),
-    *("pyproject.toml", "Makefile", "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"),
+    *("tests", "benchmarks", "docs", "examples", "fuzz", "mutation", "observability", "release", "soak"),
+    *("pyproject.toml", "mkdocs.yml", "Makefile", "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"),
     *("CONTRIBUTING.md", "CODE_OF_CONDUCT.md"),
 )
 """What the tests read of the checkout: everything but ``src``."""
+
+FOR_DEVELOPERS = frozenset({"bench", "dev", "docs", "examples", "fuzz", "mutants"})
+"""Extras that the Makefile installs; they are pinned, and nobody else asks for them."""
 
 PROMISES = {
     "": "gr.classify(503, {}, b'{}'); gr.sse.SSEDecoder().feed(b'data: 1\\n\\n'); gr.Config().replace(deadline=3)",
@@ -115,7 +118,7 @@ def fresh(folder: Path, requirement: str) -> Path:
 def extras() -> list[str]:
     """Those for users, and the bare package."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    return ["", *(name for name in declared if name not in {"dev", "examples", "fuzz"})]
+    return ["", *(name for name in declared if name not in FOR_DEVELOPERS)]
 
 
 def try_extra(wheel: Path, extra: str, folder: Path) -> bool:

@@ -13,6 +13,7 @@ import pytest
 import gip_resilience as gr
 from gip_resilience.cli import parser
 from gip_resilience.gateway import FaultPlan, Gateway, PlanError
+from gip_resilience.simulation.scenarios import Scenario
 from gip_resilience.testing import instant
 from pages import PAGES, ROOT, Page, close
 
@@ -62,13 +63,16 @@ def test_what_is_run_elsewhere_is_run(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=repr)
 def test_files_load(page: Page) -> None:
-    """A file in TOML is a configuration, or a plan for the gateway."""
+    """A file in TOML is a configuration, a plan for the gateway, or weather to simulate."""
     for block in page.written_in("toml"):
         values = tomllib.loads(block.text)
         if "rules" in values:
             with contextlib.suppress(PlanError):
                 FaultPlan.from_dict(values)
                 continue
+        if "summary" in values:
+            assert Scenario.from_dict(values).summary
+            continue
         assert gr.Config.from_dict(values) != gr.Config(), f"{page}:{block.line}"
 
 
@@ -80,7 +84,7 @@ def test_commands_exist(page: Page) -> None:
         "optional-dependencies"
     ]
     for line in page.commands():
-        command, *arguments = shlex.split(line)
+        command, *arguments = shlex.split(line.partition(" > ")[0])
         match command, arguments:
             case "make", [target, *_]:
                 assert re.search(rf"^{target}:", makefile, re.MULTILINE), line

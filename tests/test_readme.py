@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 import gip_resilience as gr
 from gip_resilience.gateway import Gateway
 from pages import PAGES, ROOT, close
+
+sys.path.insert(0, str(ROOT))
+from release.installing import FOR_DEVELOPERS
 
 (README,) = (page for page in PAGES if page.name == "README.md")
 
@@ -45,11 +49,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     listed = re.search(r"^Extras: (.*?)\.", README.text, re.MULTILINE | re.DOTALL)
 
     assert listed is not None
-    assert set(re.findall(r"`(\w+)`", listed[1])) == project["optional-dependencies"].keys() - {
-        "dev",
-        "docs",
-        "fuzz",
-    }
+    assert set(re.findall(r"`(\w+)`", listed[1])) == project["optional-dependencies"].keys() - FOR_DEVELOPERS
 
 
 def test_it_is_short() -> None:
