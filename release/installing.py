@@ -53,6 +53,7 @@ brain = asyncio.run(call())
 import rich, subprocess, sys
 said = subprocess.run([sys.executable, "-m", "gip_resilience", "explain", "model_overloaded"], capture_output=True)
 assert said.returncode == 0 and b"attempts" in said.stdout, said
+subprocess.run([sys.executable, "-m", "gip_resilience", "completion", "bash"], check=True, capture_output=True)
 """,
     "prometheus": """
 from prometheus_client import CollectorRegistry, generate_latest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +15,12 @@ import pytest
 
 import gip_resilience as gr
 from gip_resilience import taxonomy
-from gip_resilience.cli import breaks, check, demo, explain, main, running, screen
+from gip_resilience.cli import breaks, check, demo, explain, main, meanings, running, screen
 from gip_resilience.cli.afternoon import DEAD, Afternoon
 from gip_resilience.cli.clients import CLIENTS, Client
+from gip_resilience.dialects.statuses import by_status
 from gip_resilience.gateway import FaultPlan, Gateway, HalfBody, Html, Rule
+from gip_resilience.gateway.answers import STATUS_OF
 from gip_resilience.gateway.plan import Playback
 
 
@@ -52,6 +56,11 @@ def usage_error(*arguments: str) -> int:
         ("gateway", "--latency", "-1"),
         ("gateway", "--limit-window", "0"),
         ("gateway", "--limit-requests", "0"),
+        ("explain", "--json", "--markdown"),
+        ("config",),
+        ("config", "print"),
+        ("completion",),
+        ("completion", "cmd.exe"),
     ],
     ids=" ".join,
 )
@@ -133,13 +142,70 @@ def test_explain_other_names(name: str, said: str, capsys: pytest.CaptureFixture
     assert said in capsys.readouterr().out
 
 
+DOCUMENTED = (400, 401, 403, 404, 409, 429, 500, 502, 503, 504)
+"""The statuses the gateway documents for errors."""
+
+
+@pytest.mark.parametrize("status", DOCUMENTED)
+def test_explain_every_status(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it says, what is done, why, and which codes to ask for in its place, in 80 columns."""
+    assert main(["explain", str(status)]) == 0
+    text = capsys.readouterr().out
+    rule = by_status(status, is_json=True)
+    attempts = gr.Config().policy("", rule.policy).max_attempts
+    assert text.startswith(f"http_{status}: status {status} without a known error code\n  meaning ")
+    assert ("sent again  no\n" if attempts == 1 else f"sent again  yes, {attempts} attempts in all") in text
+    assert max(map(len, text.splitlines())) <= 80
+    usual = {code for code, often in STATUS_OF.items() if often == status}
+    assert set(re.findall(r"\w+_\w+|\w+", text.partition("  codes ")[2].partition("  kind ")[0])) >= usual
+
+
+@pytest.mark.parametrize(
+    "name", [*map(str, gr.Code), *map(str, DOCUMENTED), "read_timeout", "insufficient_quota"]
+)
+def test_explain_says_why(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reason stands at the end of each."""
+    assert main(["explain", name]) == 0
+    why = re.search(r"^  why         \S.*(?:\n {14}\S.*)*\n", capsys.readouterr().out, re.MULTILINE)
+    assert why is not None
+    assert why[0].rstrip().endswith(".")
+
+
+def test_every_category_has_a_reason() -> None:
+    """None of them is explained by nothing; reasons of single codes are of codes that exist."""
+    assert set(meanings.REASONS) == set(taxonomy.Category)
+    assert meanings.WHY.keys() <= meanings.MEANINGS.keys()
+    assert meanings.STATUS_REASONS.keys() <= meanings.STATUSES.keys()
+
+
+def test_explain_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A list of objects: one for each meaning of a name, or for each of the 23 codes."""
+    assert main(["explain", "--json"]) == 0
+    everything = json.loads(capsys.readouterr().out)
+    assert [one["code"] for one in everything] == list(map(str, gr.Code))
+    assert main(["explain", "--json", "model_overloaded"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one in everything
+    assert one["policy"]["max_attempts"] == 4
+    assert one["circuits"] == {"host": "success", "model": "failure"}
+    assert (one["retry"], one["gate"], one["status"], one["maybe_executed"]) == (
+        "backoff",
+        False,
+        None,
+        False,
+    )
+    assert main(["explain", "--json", "429"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert (one["code"], one["status"], one["gate"]) == ("http_429", 429, True)
+
+
 def test_explain_knows_every_code_there_is() -> None:
     """Nothing a policy may be keyed by is unknown to the command, and what is ours has a meaning in words."""
     known = taxonomy.known_codes()
 
     assert [code for code in known if code != "ok" and not explain.find(code)] == []
-    assert taxonomy.GIP.keys() <= explain.MEANINGS.keys()
-    assert explain.MEANINGS.keys() <= known
+    assert taxonomy.GIP.keys() <= meanings.MEANINGS.keys()
+    assert meanings.MEANINGS.keys() <= known
 
 
 def test_explain_unknown_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +226,7 @@ def test_explain_under_a_configuration(tmp_path: Path, capsys: pytest.CaptureFix
 
     assert main(["explain", "internal_error", "--config", str(file)]) == 0
     text = capsys.readouterr().out
+    assert "why         by default: The gateway publishes" in text
     assert "yes, 7 attempts in all" in text
     assert "the model's opens at once" in text
     assert main(["explain", "read_timeout", "--config", str(file)]) == 0

@@ -10,7 +10,7 @@ from docs.tools import picture, tables
 
 from faults.table import load
 from gip_resilience import taxonomy
-from gip_resilience.cli import explain
+from gip_resilience.cli.meanings import MEANINGS
 from gip_resilience.config import Config
 from gip_resilience.facts import STREAM, TRANSPORT
 from gip_resilience.policy import DEFAULTS, Policy
@@ -40,7 +40,7 @@ def test_the_table_of_codes_is_the_taxonomy_under_the_default_policies() -> None
     for code, (_, meaning, attempts, waits, circuit) in lines.items():
         rule = taxonomy.GIP[code]
         policy = DEFAULTS[rule.policy]
-        assert explain.MEANINGS[code] == meaning + "."
+        assert MEANINGS[code] == meaning + "."
         assert attempts == str(policy.max_attempts)
         assert (waits == "–") == (policy.max_attempts == 1)
         assert ("opens" in circuit) == (rule.model is taxonomy.Verdict.TRIP)
@@ -60,7 +60,7 @@ def test_no_setting_is_left_out() -> None:
 def test_no_name_is_left_out() -> None:
     """What is called by a name of ours is in a table of names."""
     assert {*tables.OUR_OWN, *taxonomy.GIP} >= {*TRANSPORT, *STREAM, "html_200", "error_200"}
-    assert {*tables.OUR_OWN, *taxonomy.GIP} == explain.MEANINGS.keys()
+    assert {*tables.OUR_OWN, *taxonomy.GIP} == MEANINGS.keys()
 
 
 def test_statuses_are_all_there() -> None:

@@ -44,6 +44,7 @@ HEAVY = frozenset(
         "redis",
         "requests",
         "rich",
+        "shtab",
         "socket",
         "ssl",
         "trio",

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import sys
 from functools import partial
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gip_resilience as gr
 from gip_resilience import taxonomy
-from gip_resilience._config_fields import Settings
+from gip_resilience._config_fields import Settings, documented
 from gip_resilience.cli import explain, parser
+from gip_resilience.cli.meanings import MEANINGS
 from gip_resilience.facts import STREAM, TRANSPORT, Retry
 from gip_resilience.policy import DEFAULTS
 
@@ -95,9 +95,7 @@ def unnamed_codes() -> str:
         policy = DEFAULTS[meaning.rule.policy]
         again = "no" if policy.max_attempts == 1 else f"{policy.max_attempts} attempts"
         doubt = "yes" if meaning.maybe_executed else "no"
-        rows.append(
-            (f"`{code}`", explain.MEANINGS[code].rstrip("."), f"`{meaning.rule.policy}`", again, doubt)
-        )
+        rows.append((f"`{code}`", MEANINGS[code].rstrip("."), f"`{meaning.rule.policy}`", again, doubt))
     return table(("name", "meaning", "policy class", "sent again", "may have been executed"), rows)
 
 
@@ -156,22 +154,6 @@ def policies() -> str:
 
 
 # ---- settings --------------------------------------------------------------------------------------------
-
-
-def documented(thing: type) -> dict[str, str]:
-    """The attributes that a class's docstring tells of, each in one line of Markdown."""
-    found: dict[str, str] = {}
-    _, _, section = inspect.cleandoc(thing.__doc__ or "").partition("Attributes:\n")
-    name = ""
-    for line in section.splitlines():
-        if not line.strip():
-            break
-        if match := re.match(r"    (\w+): (.*)", line):
-            name = match[1]
-            found[name] = match[2]
-        else:
-            found[name] += " " + line.strip()
-    return {name: text.replace("``", "`").rstrip(".") for name, text in found.items()}
 
 
 def settings(group: type[Settings]) -> str:

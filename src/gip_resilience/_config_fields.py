@@ -39,6 +39,10 @@ class Kind(Protocol):
         """The value that ``text`` spells, not yet accepted; ``text`` itself when it spells none."""
         ...
 
+    def schema(self) -> dict[str, Any]:
+        """The set as JSON Schema, as far as a TOML file can hold its values."""
+        ...
+
 
 class Number:
     """A finite float within bounds. An int will do; a bool, NaN or infinity will not."""
@@ -92,6 +96,15 @@ class Number:
         except ValueError:
             return text.lower() if text.lower() == "none" else text
 
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        bounds = {"exclusiveMinimum": self._above, "minimum": self._at_least, "maximum": self._at_most}
+        number = {"type": "number"} | {name: bound for name, bound in bounds.items() if bound is not None}
+        return {"anyOf": [number, NONE]} if self._optional else number
+
+
+NONE: Final = {"const": "none"}
+"""What stands for no value in TOML, which has no null; as JSON Schema."""
 
 _END: Final = 2**63
 """Where whole numbers end: those of TOML, too, reach no further."""
@@ -121,6 +134,10 @@ class Integer:
         except ValueError:
             return text
 
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        return {"type": "integer", "minimum": self._at_least, "exclusiveMaximum": _END}
+
 
 class Choice:
     """One of a few words; optionally a callable in their place."""
@@ -146,6 +163,10 @@ class Choice:
         """See `Kind.parse`."""
         return text.lower()
 
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        return {"enum": list(self._names)}
+
 
 class Text:
     """A string that is not empty."""
@@ -162,6 +183,13 @@ class Text:
     def parse(self, text: str) -> object:
         """See `Kind.parse`."""
         return text
+
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        return dict(_TEXT)
+
+
+_TEXT: Final = {"type": "string", "minLength": 1}
 
 
 class Texts:
@@ -181,6 +209,10 @@ class Texts:
         """See `Kind.parse`. Separated by commas."""
         return [part.strip() for part in text.split(",")] if text.strip() else []
 
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        return {"anyOf": [{"type": "array", "items": dict(_TEXT)}, dict(_TEXT)]}
+
 
 class Switch:
     """``True`` or ``False``."""
@@ -197,6 +229,10 @@ class Switch:
     def parse(self, text: str) -> object:
         """See `Kind.parse`."""
         return {"true": True, "false": False}.get(text.lower(), text)
+
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        return {"type": "boolean"}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -341,3 +377,38 @@ class Group:
     def parse(self, text: str) -> object:
         """See `Kind.parse`."""
         return text
+
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        return schema_of(self.group)
+
+
+def schema_of(group: type[Settings]) -> dict[str, Any]:
+    """A group of settings as JSON Schema, with the meaning and the default of each."""
+    told = documented(group)
+    properties = {}
+    for name, kind in group.kinds.items():
+        properties[name] = {"description": told.get(name, ""), **kind.schema()}
+        if not (group.partial or isinstance(kind, Group)):
+            default = getattr(group(), name)
+            properties[name]["default"] = "none" if default is None else default
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def documented(thing: type) -> dict[str, str]:
+    """The attributes that a class's docstring tells of, each in one line; empty under ``python -OO``."""
+    import inspect  # only documentation pays for them
+    import re
+
+    found: dict[str, str] = {}
+    _, _, section = inspect.cleandoc(thing.__doc__ or "").partition("Attributes:\n")
+    name = ""
+    for line in section.splitlines():
+        if not line.strip():
+            break
+        if match := re.match(r"    (\w+): (.*)", line):
+            name = match[1]
+            found[name] = match[2]
+        else:
+            found[name] += " " + line.strip()
+    return {name: text.replace("``", "`").rstrip(".") for name, text in found.items()}

@@ -57,7 +57,9 @@ def parse_toml(text: str, name: str) -> Document:
         return Document(name, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         # The message quotes no values, only the place and at most a key or a character.
-        raise ConfigError("", f"valid TOML: {error}", source=name) from None
+        last = max(1, len(text.splitlines()))
+        place = f"{name}, line {last}" if "at end of document" in str(error) else name
+        raise ConfigError("", f"valid TOML: {error}", source=place) from None
     except ValueError:  # thousands of digits
         raise ConfigError("", "valid TOML: a number is too long", source=name) from None
     except RecursionError:

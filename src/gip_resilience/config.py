@@ -88,6 +88,10 @@ class _HeaderName:
         """See `gip_resilience._config_fields.Kind.parse`."""
         return text.lower() if text.lower() == "none" else text
 
+    def schema(self) -> dict[str, Any]:
+        """See `gip_resilience._config_fields.Kind.schema`."""
+        return {"type": "string", "pattern": f"^{_TOKEN.pattern}$"}  # "none" is one, too
+
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """What a header may be called (RFC 9110, 5.6.2)."""

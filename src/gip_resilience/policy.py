@@ -296,6 +296,17 @@ class Policies(Group):
             table[key] = _policy(key, policy, join(path, key))
         return PolicyTable(table)
 
+    def schema(self) -> dict[str, Any]:
+        """See `Kind.schema`."""
+        reference = {"$ref": "#/$defs/Policy"}
+        known = sorted({*taxonomy.known_codes(), *taxonomy.POLICY_CLASSES})
+        return {
+            "type": "object",
+            "properties": dict.fromkeys(known, reference),
+            "patternProperties": {f"^{CUSTOM}.": reference},
+            "additionalProperties": False,
+        }
+
 
 def _policy_key(key: object, path: str) -> str:
     """A code or class by its plain name.

@@ -1,4 +1,4 @@
-"""The command line: ``gip-resilience demo | gateway | explain | check | simulate | top | fleet``.
+"""The command line: ``gip-resilience COMMAND``.
 
 Each command is a module with ``describe(parser)`` and ``run(arguments)``; only the one that is asked for does
 any work, so ``gip-resilience --help`` is quick and needs no HTTP library.
@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gip_resilience._version import __version__
-from gip_resilience.cli import check, demo, explain, fleet, gateway, simulate, top
+from gip_resilience.cli import check, completion, config, demo, explain, fleet, gateway, simulate, top
 from gip_resilience.cli.output import CommandError
 
 if TYPE_CHECKING:
@@ -24,10 +24,37 @@ INTERRUPTED = 130
 """What shells report for a command that was ended with Ctrl-C (128 + SIGINT)."""
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Wraps what is one paragraph, and leaves examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose commands, and theirs, are formatted alike."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
+
+
+EPILOG = """\
+to begin with:
+  gip-resilience demo                      what it is good for, in half a minute
+  gip-resilience explain model_overloaded  what one error means, what is done, why
+  gip-resilience config init my.toml       a configuration file with every setting in it
+  gip-resilience simulate --policy my.toml how it fares in an hour of bad weather
+
+exit codes: 0 done, 1 it could not be done (the last line says why), 2 wrong usage,
+130 interrupted from the keyboard"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line as argparse knows it."""
-    root = argparse.ArgumentParser(
-        prog="gip-resilience", description="Resilience for HTTP clients that decides by the error code."
+    root = _Parser(
+        prog="gip-resilience",
+        description="Resilience for HTTP clients that decides by the error code.",
+        epilog=EPILOG,
     )
     root.add_argument("--version", action="version", version=f"gip-resilience {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -36,9 +63,11 @@ def parser() -> argparse.ArgumentParser:
         "gateway": gateway,
         "explain": explain,
         "check": check,
+        "config": config,
         "simulate": simulate,
         "top": top,
         "fleet": fleet,
+        "completion": completion,
     }
     for name, module in modules.items():
         summary = (module.__doc__ or "").partition("\n")[0]

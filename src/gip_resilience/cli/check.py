@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from gip_resilience.cli.explain import find
-from gip_resilience.cli.output import columns
+from gip_resilience.cli.output import CommandError, columns
 from gip_resilience.cli.settings import load
-from gip_resilience.config import Config
+from gip_resilience.config import Config, ConfigError
 from gip_resilience.policy import CUSTOM, DEFAULTS
 
 if TYPE_CHECKING:
@@ -18,15 +20,49 @@ if TYPE_CHECKING:
 def describe(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("file", metavar="FILE.toml", help="the configuration")
+    parser.add_argument("--json", action="store_true", help="for programs, faults too")
+    parser.epilog = """\
+examples:
+  gip-resilience check gip-resilience.toml
+  gip-resilience check --json gip-resilience.toml | jq .error.line"""
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    if arguments.json:
+        return _for_programs(arguments.file)
     config = load(arguments.file)
     found = list(differences(config))
     print(f"{arguments.file}: OK" + ("" if found else ", the same as the defaults"))
     if found:
         print(columns((f"  {name}", f"= {value}", f"(default: {default})") for name, value, default in found))
+    return 0
+
+
+def _for_programs(file: str) -> int:
+    """The same as one JSON object on standard output, whether the file is sound or not."""
+    try:
+        config = Config.load(file)
+    except ConfigError as problem:
+        line = re.search(r", line (\d+)$", problem.source or "") or re.search(
+            r"at line (\d+)", problem.expected
+        )
+        error = {
+            "line": int(line[1]) if line else None,
+            "path": problem.path,
+            "expected": problem.expected,
+            "got": problem.got,
+            "suggestion": problem.suggestion,
+            "message": str(problem),
+        }
+        print(json.dumps({"file": file, "ok": False, "error": error}, indent=2))
+        return 1
+    except OSError as problem:
+        raise CommandError(f"{file}: {problem.strerror or problem}") from None
+    changed = [
+        {"path": name, "value": value, "default": default} for name, value, default in differences(config)
+    ]
+    print(json.dumps({"file": file, "ok": True, "differences": changed}, indent=2))
     return 0
 
 

@@ -41,6 +41,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="only this client; may be given more than once",
     )
     parser.add_argument("--plain", action="store_true", help="plain text, even on a terminal")
+    parser.epilog = """\
+examples:
+  gip-resilience demo
+  gip-resilience demo --client httpx --client requests --calls 200"""
 
 
 def _count(text: str) -> int:

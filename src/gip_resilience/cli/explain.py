@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gip_resilience import taxonomy
 from gip_resilience._config_errors import closest
+from gip_resilience._config_fields import represent
+from gip_resilience.cli.meanings import MEANINGS, REASONS, STATUS_REASONS, STATUSES, WHY
 from gip_resilience.cli.output import CommandError, columns, paragraph
 from gip_resilience.cli.settings import load
 from gip_resilience.config import Config
@@ -19,52 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gip_resilience.policy import ResolvedPolicy
-
-MEANINGS: Final = {
-    "missing_api_key": "The request carries no API key.",
-    "invalid_api_key": "The API key is malformed, or nobody's.",
-    "unauthorized": "The key is good, but may not do this.",
-    "rate_limit_exceeded": "The quota is used up until it resets.",
-    "invalid_request": "The request cannot be parsed: its size, format or content type.",
-    "invalid_argument": "A field is missing, or does not suit the API or the model.",
-    "not_found": "There is no such endpoint.",
-    "unknown_model": "There is no such model.",
-    "invalid_content_media": "Attached media cannot be processed.",
-    "unavailable_content_media": "Media the request links to cannot be fetched.",
-    "unsafe_content": "A safety check before the model refused the content.",
-    "unknown_app": "There is no such app.",
-    "invalid_app": "The app exists, but cannot be used.",
-    "unsupported_interface": "The model does not offer this API.",
-    "unknown_workspace": "The workspace of the key cannot be found.",
-    "failed_request": "The gateway failed to build the model's request, or to read its answer.",
-    "internal_error": "The gateway itself failed.",
-    "model_server_error": "The model answered with a server error.",
-    "model_overloaded": "The model is overloaded and did not take the request.",
-    "model_unavailable": "The gateway cannot reach the model.",
-    "model_timeout": "The model did not answer in time.",
-    "stream_error": "The stream failed on its way from the model.",
-    "stream_terminated": "The model ended the stream before its end.",
-    "connect_error": "No connection could be made.",
-    "connect_timeout": "No connection could be made in time.",
-    "refused_stream": "The server refused the HTTP/2 stream without looking at it.",
-    "tls_error": "The server's certificate does not verify, or TLS failed otherwise.",
-    "pool_timeout": "All of the client's own connections were in use for too long.",
-    "invalid_request_local": "The client library refused to send the request.",
-    "read_timeout": "The answer did not come in time.",
-    "write_timeout": "The request could not be sent in time.",
-    "connection_lost": "The connection broke before the whole answer had come.",
-    "protocol_error": "What came back is not HTTP.",
-    "truncated_body": "A JSON answer breaks off.",
-    "stream_reset": "The connection broke in the middle of an event stream.",
-    "stream_stalled": "An event stream fell silent.",
-    "stream_garbled": "An event of a stream is not what its protocol promises.",
-    "stream_diverged": "A broken stream was replayed, and the answer was another one.",
-    "stream_gap": "A stream was resumed, and events were left out or another answer began.",
-    "not_a_stream": "An attempt to go on with a stream was answered with something else.",
-    "html_200": "A good status, but an HTML page where JSON was promised.",
-    "error_200": "A good status, but an error in the body that has no name.",
-}
-"""Codes in a sentence each: the gateway's own, then the ones given here to what has no code."""
 
 _SCOPES: Final = {
     "request": "this request alone",
@@ -88,16 +45,29 @@ class Meaning(NamedTuple):
         code: the code as a fact carries it.
         origin: whose it is, in words.
         rule: what is known about it.
+        status: the status it was asked for by; ``None`` where it was asked for by name.
     """
 
     code: str
     origin: str
     rule: Rule | Fact
+    status: int | None = None
 
     @property
     def policy(self) -> str:
         """Its policy class."""
         return self.rule.policy
+
+    @property
+    def text(self) -> str:
+        """What it means, in a sentence; empty where only its dialect knows."""
+        return MEANINGS.get(self.code, "") if self.status is None else STATUSES.get(self.status, "")
+
+    @property
+    def reason(self) -> str:
+        """Why it is treated as it is by default."""
+        own = WHY.get(self.code) if self.status is None else STATUS_REASONS.get(self.status)
+        return own or REASONS[self.rule.category]
 
     @property
     def maybe_executed(self) -> bool:
@@ -112,25 +82,50 @@ def describe(parser: argparse.ArgumentParser) -> None:
         " codes of the gateway, if not given",
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE.toml", help="under this configuration, not the default one")
-    parser.add_argument("--markdown", action="store_true", help="the table of all codes as Markdown")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all of it, for programs")
+    form.add_argument("--markdown", action="store_true", help="the table of all codes as Markdown")
+    parser.epilog = """\
+examples:
+  gip-resilience explain                        a line for each of the gateway's codes
+  gip-resilience explain model_unavailable      one code: what it means, what is done, why
+  gip-resilience explain 503                    a status whose body says nothing
+  gip-resilience explain read_timeout --config my.toml
+                                                what a configuration makes of it"""
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     config = load(arguments.config) if arguments.config else Config()
-    if arguments.name is None or arguments.markdown:
-        print(markdown(config) if arguments.markdown else overview(config))
+    if arguments.markdown:
+        print(markdown(config))
         return 0
-    found = find(arguments.name)
-    if not found and arguments.name not in config.policies and CUSTOM + arguments.name not in config.policies:
-        guess = closest(arguments.name, taxonomy.known_codes())
+    if arguments.name is None:
+        print(_json([find(code)[0] for code in Code], config) if arguments.json else overview(config))
+        return 0
+    meanings = _asked(arguments.name, config)
+    if arguments.json:
+        print(_json(meanings, config))
+    else:
+        print("\n\n".join(explanation(meaning, config) for meaning in meanings))
+    return 0
+
+
+def _asked(name: str, config: Config) -> list[Meaning]:
+    """What *name* means, each treatment once.
+
+    Raises:
+        CommandError: nobody knows it.
+    """
+    found = find(name)
+    if not found and name not in config.policies and CUSTOM + name not in config.policies:
+        guess = closest(name, taxonomy.known_codes())
         hint = f" (did you mean {guess}?)" if guess else ""
         raise CommandError(
-            f"unknown code: {arguments.name}{hint}\nOf a code that no table knows, the type decides, then the status."
+            f"unknown code: {name}{hint}\nOf a code that no table knows, the type decides, then the status."
         )
-    first, *others = found or [_custom(arguments.name)]
-    print("\n\n".join(explanation(meaning, config) for meaning in (first, *_unlike(first, others))))
-    return 0
+    first, *others = found or [_custom(name)]
+    return [first, *_unlike(first, others)]
 
 
 def _unlike(first: Meaning, others: list[Meaning]) -> list[Meaning]:
@@ -168,10 +163,11 @@ def _status(status: int) -> Meaning:
 
     if status < 400:
         fact = taxonomy.classify(status)
-        return Meaning(fact.code, f"status {status}, with nothing in the body that says otherwise", fact)
-    return Meaning(
-        f"http_{status}", f"status {status} without a known error code", by_status(status, is_json=True)
-    )
+        return Meaning(
+            fact.code, f"status {status}, with nothing in the body that says otherwise", fact, status
+        )
+    rule = by_status(status, is_json=True)
+    return Meaning(f"http_{status}", f"status {status} without a known error code", rule, status)
 
 
 def _unnamed(name: str) -> Rule | Fact:
@@ -198,7 +194,8 @@ def explanation(meaning: Meaning, config: Config) -> str:
     rule = meaning.rule
     policy = config.policy(meaning.code, rule.policy)
     facts = [
-        ("meaning", MEANINGS.get(meaning.code, "")),
+        ("meaning", meaning.text),
+        ("codes", _codes_of(meaning.status)),
         ("kind", f"{rule.category}; it is evidence about {_SCOPES[rule.scope]}"),
         ("policy", f"of the code itself, else of the class {rule.policy}"),
         ("sent again", _attempts(rule, policy)),
@@ -206,13 +203,57 @@ def explanation(meaning: Meaning, config: Config) -> str:
     if policy.max_attempts > 1:
         facts += [("waits", _waits(policy)), ("costs", f"{policy.cost:g} of the retry budget per retry")]
     facts.append(("circuits", _circuits(rule, policy)))
-    if rule.retry is Retry.AFTER_RESET and config.gate.mode == "on":
+    if _gated(rule, config):
         facts.append(("gate", "closes for every caller of the same key and model, until the quota resets"))
     if meaning.maybe_executed:
         facts.append(("beware", f"it may have been executed; on_ambiguous={policy.on_ambiguous}"))
+    changed = {meaning.code, CUSTOM + meaning.code, meaning.policy} & config.policies.keys()
+    facts.append(("why", f"{'by default: ' if changed else ''}{meaning.reason}"))
     lines = [f"{meaning.code}: {meaning.origin}"]
     lines += [paragraph(text, first=f"  {name:<12}", rest=" " * 14) for name, text in facts if text]
     return "\n".join(lines)
+
+
+def _codes_of(status: int | None) -> str:
+    """The gateway's codes that usually come with a status; they outrank it."""
+    from gip_resilience.gateway.answers import STATUS_OF
+
+    codes = ", ".join(code for code, usual in STATUS_OF.items() if usual == status)
+    return codes and f"the gateway sends with it {codes}; ask for these by name"
+
+
+def _json(meanings: list[Meaning], config: Config) -> str:
+    """The same for programs: a list of objects."""
+    return json.dumps([_plain(meaning, config) for meaning in meanings], indent=2, ensure_ascii=False)
+
+
+def _plain(meaning: Meaning, config: Config) -> dict[str, Any]:
+    rule = meaning.rule
+    policy = config.policy(meaning.code, rule.policy)
+    host, model = _verdicts(rule, policy)
+    return {
+        "code": meaning.code,
+        "status": meaning.status,
+        "origin": meaning.origin,
+        "meaning": meaning.text,
+        "why": meaning.reason,
+        "category": rule.category,
+        "scope": rule.scope,
+        "retry": rule.retry,
+        "policy_class": rule.policy,
+        "policy": {name: _named(getattr(policy, name)) for name in policy.kinds},
+        "circuits": {"host": host, "model": model},
+        "gate": _gated(rule, config),
+        "maybe_executed": meaning.maybe_executed,
+    }
+
+
+def _named(value: object) -> object:
+    return represent(value) if callable(value) else value
+
+
+def _gated(rule: Rule | Fact, config: Config) -> bool:
+    return rule.retry is Retry.AFTER_RESET and config.gate.mode == "on"
 
 
 def _attempts(rule: Rule | Fact, policy: ResolvedPolicy) -> str:
@@ -240,12 +281,15 @@ def _waits(policy: ResolvedPolicy) -> str:
 
 
 def _circuits(rule: Rule | Fact, policy: ResolvedPolicy) -> str:
-    host, model = rule.host, rule.model
-    if policy.breaker == "ignore":
-        host = model = Verdict.NEUTRAL
-    elif policy.breaker != "auto":
-        model = Verdict(policy.breaker)
+    host, model = _verdicts(rule, policy)
     return f"the host's {_VERDICTS[host]}, the model's {_VERDICTS[model]}"
+
+
+def _verdicts(rule: Rule | Fact, policy: ResolvedPolicy) -> tuple[Verdict, Verdict]:
+    """What the host's circuit is told, and the model's."""
+    if policy.breaker == "ignore":
+        return Verdict.NEUTRAL, Verdict.NEUTRAL
+    return rule.host, rule.model if policy.breaker == "auto" else Verdict(policy.breaker)
 
 
 # ---- all of them -------------------------------------------------------------------------------------------

@@ -30,8 +30,11 @@ WRONG_USAGE: Final = 2
 def describe(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    status = actions.add_parser("status", help="show circuits, gates and processes")
-    reset = actions.add_parser("reset", help="close circuits and open gates, for every process")
+    summaries = "Show circuits, gates and processes.", "Close circuits and open gates, for every process."
+    status, reset = (
+        actions.add_parser(name, help=text, description=text)
+        for name, text in zip(("status", "reset"), summaries, strict=True)
+    )
     for action in (status, reset):
         action.add_argument(
             "--url",
@@ -45,6 +48,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
     reset.add_argument("--host", help="of this host only (as status shows it)")
     reset.add_argument("--model", help='of this model only; "" for the host itself')
     reset.add_argument("--all", action="store_true", help="everything")
+    status.epilog = f"""\
+examples:
+  {VARIABLE}=redis://127.0.0.1:6379 gip-resilience fleet status
+  gip-resilience fleet status --url redis://127.0.0.1:6379 --namespace shop --json"""
+    reset.epilog = """\
+examples:
+  gip-resilience fleet reset --url redis://127.0.0.1:6379 --all
+  gip-resilience fleet reset --url redis://127.0.0.1:6379 --host gateway.example --model azure/openai/gpt-5-mini"""
 
 
 def run(arguments: argparse.Namespace) -> int:

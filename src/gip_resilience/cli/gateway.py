@@ -36,6 +36,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--limit-requests", type=_count, metavar="N", help="requests in a window")
     limits.add_argument("--limit-tokens", type=_count, metavar="N", help="tokens in a window")
     limits.add_argument("--limit-window", type=_window, metavar="S", help="seconds of a window (default: 60)")
+    parser.epilog = """\
+examples:
+  gip-resilience gateway --limit-requests 60
+  gip-resilience gateway --plan plan.toml --seed 7
+a plan in TOML, such as
+  [[rules]]
+  reply = { kind = "error", code = "model_overloaded", retry_after = 2 }
+  p = 0.2"""
 
 
 def run(arguments: argparse.Namespace) -> int:

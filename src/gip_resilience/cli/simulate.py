@@ -52,6 +52,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print all figures, and why calls were given up")
     parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     parser.add_argument("--plot", metavar="DIR", type=Path, help="write SVG plots and index.html there")
+    parser.epilog = """\
+examples:
+  gip-resilience simulate                                an outage, under the defaults
+  gip-resilience simulate --policy my.toml --scenario brownout --scenario ratelimit
+  gip-resilience simulate --show outage > mine.toml; gip-resilience simulate --scenario mine.toml"""
 
 
 def run(arguments: argparse.Namespace) -> int:

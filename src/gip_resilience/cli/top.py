@@ -55,6 +55,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--width", type=_columns, default=0, metavar="COLUMNS", help="20 to 1000, instead of the terminal's"
     )
+    parser.epilog = """\
+examples:
+  gip-resilience top localhost:9100
+  gip-resilience top http://10.0.0.7:9100/metrics --interval 5
+  gip-resilience top scrape.txt --svg board.svg"""
 
 
 def _seconds(text: str) -> float:
