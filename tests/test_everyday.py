@@ -22,7 +22,7 @@ from gip_resilience._httpx_streams import aclose_read
 from gip_resilience._requests_port import entries_of as requests_entries
 from gip_resilience._splice import Splice
 from gip_resilience.above import Layer
-from gip_resilience.sse import BOM, EventSplitter, SSEDecoder, parse
+from gip_resilience.sse import BOM, EventSplitter, EventTooLargeError, SSEDecoder, parse
 from gip_resilience.target import credential_digest, model_in_body, model_in_json
 from replays import (
     DONE,
@@ -214,6 +214,7 @@ LINES = [
     b"data: \xff",
     b"data",
     b"",
+    b"data: " + b"long" * 300,
 ]
 
 
@@ -222,9 +223,11 @@ LINES = [
     blocks=st.lists(st.lists(st.sampled_from(LINES), min_size=1, max_size=3), max_size=12),
     end=st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\r"]),
     mark=st.booleans(),
-    sizes=st.lists(st.integers(1, 60), max_size=12),
+    sizes=st.lists(st.integers(1, 60) | st.integers(900, 1300), max_size=12),
 )
 @example(blocks=[[b"event: ", b"data: a"]], end=b"\n", mark=False, sizes=[])
+@example(blocks=[[b"data: " + b"long" * 300], [b"data: a"]], end=b"\n", mark=False, sizes=[1100, 50, 50])
+@example(blocks=[[b"data: \xff"], [b"data: a"]], end=b"\n", mark=False, sizes=[3, 6])
 @example(blocks=[[b"data: a", b"id: 7"], [b"data: b"]], end=b"\n", mark=False, sizes=[])
 @example(blocks=[[b"data: a"], [b"data: b"]], end=b"\r\n", mark=True, sizes=[11, 1, 1])
 def test_a_lump_is_decoded_as_its_blocks_are(
@@ -247,6 +250,19 @@ def test_a_lump_is_decoded_as_its_blocks_are(
             expected.append((name, block.data.decode("utf-8", "replace"), last_id, block.retry))
     assert found == expected
     assert decoder.last_event_id == last_id
+
+
+@pytest.mark.parametrize("held", [b"data: 012345", b"data: 0123\r\ndata: 4"], ids=["LF", "CRLF"])
+def test_what_is_too_long_is_not_taken(held: bytes) -> None:
+    """Neither it, nor anything of what came with it; what was there before is as it was."""
+    decoder = SSEDecoder(max_event=30)
+    assert decoder.feed(held) == []
+    with pytest.raises(EventTooLargeError):
+        decoder.feed(b"\n\ndata: b\n\ndata: " + b"x" * 40)
+    assert [event.data for event in decoder.feed(b"\n\n")] == [
+        held[6:].replace(b"\r\ndata: ", b"\n").decode()
+    ]
+    assert [event.data for event in decoder.feed(b"data: c\n\n")] == ["c"]
 
 
 def test_half_a_line_end_is_kept_in_mind() -> None:

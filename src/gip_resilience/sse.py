@@ -19,7 +19,7 @@ is thread-safe: each belongs to one connection.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from gip_resilience.errors import ResilienceError
@@ -111,12 +111,11 @@ class EventSplitter:
         max_event: how long a block may be, in bytes.
     """
 
-    __slots__ = ("_max_event", "_mixed", "_pending")
+    __slots__ = ("_max_event", "_pending")
 
     def __init__(self, *, max_event: int = MAX_EVENT) -> None:
         self._max_event = max_event
         self._pending = bytearray()
-        self._mixed = False
 
     @property
     def pending(self) -> bytes:
@@ -144,7 +143,6 @@ class EventSplitter:
                 if end - start > self._max_event:
                     del pending[held:]
                     raise EventTooLargeError(f"an event is longer than {self._max_event} bytes")
-        self._mixed = self._mixed or _CR in data
         if not ends:
             return []
         text = bytes(pending) if held else data
@@ -153,40 +151,7 @@ class EventSplitter:
             blocks.append(text[start:end])
             start = end
         del pending[:start]
-        self._mixed = _CR in pending
         return blocks
-
-    def lump(self, data: bytes) -> bytes | bytearray | None:
-        """Take the next bytes, and return the blocks that end in them in one piece, where LF alone ends their lines.
-
-        Returns:
-            ``None``, and then nothing was taken, where there is a CR, or a block may be too long: `feed` is for that.
-        """
-        pending = self._pending
-        held = len(pending)
-        if self._mixed or _CR in data or held + len(data) > self._max_event:
-            return None
-        if _LF not in data:
-            pending += data
-            return b""
-        if held:
-            pending += data
-            end = pending.rfind(b"\n\n", held - 1) + 2
-            if end == 1:
-                return b""
-            if end == len(pending):
-                self._pending = bytearray()
-                return pending
-            whole = bytes(pending[:end])
-            del pending[:end]
-            return whole
-        end = data.rfind(b"\n\n") + 2
-        if end == len(data):
-            return data
-        if end == 1:
-            end = 0
-        pending += data[end:]
-        return data[:end]
 
 
 def _block_ends(text: bytearray, scan: int) -> list[int]:
@@ -247,6 +212,11 @@ _new = cast(
 """Makes an event without the call of ``ServerSentEvent.__new__`` in between, which costs more than the event."""
 
 
+_SHORT = 1024
+"""Bytes of an unfinished event that are held as they are and joined with what comes. However a stream is cut, no more
+than this is copied and searched again with each piece; a longer beginning is the splitter's, which searches once."""
+
+
 class SSEDecoder:
     """Decodes the events of a stream, over as many connections as it takes.
 
@@ -260,12 +230,13 @@ class SSEDecoder:
         retry: the reconnection time the stream has set, in milliseconds; ``None`` while it has not.
     """
 
-    __slots__ = ("_at_start", "_max_event", "_splitter", "last_event_id", "retry")
+    __slots__ = ("_at_start", "_held", "_max_event", "_splitter", "last_event_id", "retry")
 
     def __init__(self, *, max_event: int = MAX_EVENT, last_event_id: str = "") -> None:
         self.last_event_id = last_event_id
         self.retry: int | None = None
         self._max_event = max_event
+        self._held: bytes | None = b""  # the beginning of an event; None while the splitter has it
         self._at_start = True
         self._connect()
 
@@ -275,33 +246,56 @@ class SSEDecoder:
         Raises:
             EventTooLargeError: an event is too long. Nothing of *data* was taken, not even the events before it.
         """
-        lump = self._splitter.lump(data)
-        if lump is None:
-            return self._decode(self._splitter.feed(data))
-        if not lump:
+        held = self._held
+        if held is None or _CR in data or len(held) + len(data) > self._max_event:
+            return self._feed_splitter(data)
+        line_ends = _LF in data
+        if held:
+            data = held + data
+        if not line_ends or (end := data.rfind(b"\n\n")) < 0:
+            self._hold(data)
             return []
+        try:
+            text = str(data[:end], "utf-8")
+        except UnicodeDecodeError:
+            return self._feed_splitter(data[len(held) :])
+        self._hold(data[end + 2 :])
         if self._at_start:
             self._at_start = False
-            if lump.startswith(BOM):
-                lump = lump[3:]
-        try:
-            if lump.startswith(b"data: ") and lump.find(b"\n") == len(lump) - 2:
-                data_alone = str(memoryview(lump)[6:-2], "utf-8")
-                return [_new(ServerSentEvent, ("message", data_alone, self.last_event_id, None))]
-            text = str(memoryview(lump)[:-2], "utf-8")
-        except UnicodeDecodeError:
-            return self._decode(EventSplitter(max_event=len(lump)).feed(bytes(lump)))
-        last_id = self.last_event_id
-        parts = text.split("\n\n")
-        others = len(parts) - 1
-        if (
-            text.startswith("data: ")
-            and text.count("\n") == 2 * others
-            and text.count("\n\ndata: ") == others
-        ):  # one data line each, as most streams are from end to end
-            return [_new(ServerSentEvent, ("message", part[6:], last_id, None)) for part in parts]
+            text = text.removeprefix("\ufeff")
+        if text.startswith("data: "):
+            if "\n" not in text:
+                return [_new(ServerSentEvent, ("message", text[6:], self.last_event_id, None))]
+            parts = text.split("\n\ndata: ")
+            if "\n" not in "".join(parts):  # one data line each, as most streams are from end to end
+                parts[0] = parts[0][6:]
+                fields = zip(repeat("message"), parts, repeat(self.last_event_id), repeat(None))
+                return list(map(_new, repeat(ServerSentEvent), fields))
+        return self._read(text)
+
+    def _hold(self, rest: bytes) -> None:
+        """Keep the beginning of an event."""
+        if len(rest) <= _SHORT:
+            self._held = rest
+        else:
+            self._held = None
+            self._splitter.feed(rest)
+
+    def _feed_splitter(self, data: bytes) -> list[ServerSentEvent]:
+        """See `feed`; for events that are long, or have lines that end otherwise."""
+        splitter = self._splitter
+        if self._held:
+            splitter.feed(self._held)
+        self._held = None
+        blocks = splitter.feed(data)
+        if not splitter.size:
+            self._held = b""
+        return self._decode(blocks)
+
+    def _read(self, text: str) -> list[ServerSentEvent]:
+        """The events of whole blocks without the last blank line, where LF alone ends lines."""
         events: list[ServerSentEvent] = []
-        for part in parts:
+        for part in text.split("\n\n"):
             name, data_at = "message", 6
             if part.startswith("event: "):
                 data_at = part.find("\n") + 7
@@ -330,13 +324,14 @@ class SSEDecoder:
             Nothing, ever: an event that has not ended is thrown away, and its id with it. (A ``retry`` counts from
             its own line on, so one of the unfinished event is kept.)
         """
-        rest = self._splitter.pending
+        rest = self._held or self._splitter.pending
         self._parse(rest[: max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1])
         self._connect()
         return []
 
     def _connect(self) -> None:
         self._splitter = EventSplitter(max_event=self._max_event)
+        self._held = b""
         self._at_start = True
 
     def _parse(self, raw: bytes) -> Block:
