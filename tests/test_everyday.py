@@ -109,7 +109,7 @@ class Thorough(Splice):
 
     __slots__ = ()
 
-    def _goes_on(self, data: bytes) -> bool:
+    def _flows(self) -> bool:
         return False
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gip_resilience.config import Config
     from gip_resilience.recovery import Asked, Origin
     from gip_resilience.sse import Block
-    from gip_resilience.streams import Said
+    from gip_resilience.streams import Grammar, Said
     from gip_resilience.taxonomy import Fact
 
 BOM = b"\xef\xbb\xbf"
@@ -75,8 +75,11 @@ class Splice:
         "_final",
         "_fresh",
         "_generic",
+        "_glance",
         "_grammar",
         "_had",
+        "_mark",
+        "_opening",
         "_origin",
         "_overflowed",
         "_pause",
@@ -84,6 +87,7 @@ class Splice:
         "_resuming",
         "_settings",
         "_settled",
+        "_skip",
         "_splitter",
         "_time",
         "_trailed",
@@ -109,7 +113,7 @@ class Splice:
         self._body = body
         self._asked: Asked | None = None
         self._time = time
-        self._expected = self._grammar = grammar_for(path)
+        self._expect(grammar_for(path))
         self._settled = self._confirmed = False
         self._generic = self._grammar is None and origin.resumable
         self._unguarded = False
@@ -129,12 +133,27 @@ class Splice:
         self._warning = ""
         self.diverged_at = 0
 
+    def _expect(self, grammar: Grammar | None) -> None:
+        """Which protocol this is, as far as is known; how its everyday events are told is kept at hand."""
+        self._expected = self._grammar = grammar
+        if grammar is not None:
+            self._opening, self._glance, self._mark = grammar.opening, grammar.glance, grammar.mark
+            self._skip = len(grammar.opening)
+
     # ---- the stream as it comes --------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what can be handed up of them, possibly nothing."""
-        if self.flowing and self._goes_on(data):
-            return data
+        if self.flowing:
+            skip = self._skip
+            if data.find(b"\n", skip) != len(data) - 2:  # more than one event, or less
+                if self._go_on(data):
+                    return data
+            elif data.startswith(self._opening) and data[-1:] == b"\n" and _CR not in data:
+                mark = self._glance(data[skip:-2])
+                if mark >= 0 and (mark in self._had.spoken or self._mark != "choice"):
+                    self._keep(data, mark)
+                    return data
         out = self._look_into(data)
         self.flowing = self._flows() and not self._overflows()
         return out
@@ -158,35 +177,35 @@ class Splice:
             and not self._splitter.size
         )
 
-    def _goes_on(self, data: bytes) -> bool:
+    def _go_on(self, data: bytes) -> bool:
         """Whether *data* is whole events that only carry the answer on, as nearly all are; then they are remembered.
 
         What it says of no other: whoever is not sure looks into it properly.
         """
-        grammar, had = self._grammar, self._had
-        if grammar is None or _CR in data or data[-1:] != b"\n":
+        if data[-2:] != b"\n\n" or _CR in data:
             return False
-        opening = grammar.opening
-        skip = len(opening)
-        blocks = [data]
-        if data.find(b"\n", skip) != len(data) - 2:  # more than one
-            blocks = [block + b"\n\n" for block in data[:-2].split(b"\n\n")]
-            if data[-2:] != b"\n\n" or any(block.find(b"\n", skip) != len(block) - 2 for block in blocks):
-                return False
-        choosy = grammar.mark == "choice"
+        skip, opening, choosy = self._skip, self._opening, self._mark == "choice"
+        marks = []
+        blocks = [block + b"\n\n" for block in data[:-2].split(b"\n\n")]
         for block in blocks:
-            if not block.startswith(opening):
+            if not block.startswith(opening) or block.find(b"\n", skip) != len(block) - 2:
                 return False
-            mark = grammar.glance(block[skip:-2])
-            if mark < 0 or (choosy and mark not in had.spoken):
+            mark = self._glance(block[skip:-2])
+            if mark < 0 or (choosy and mark not in self._had.spoken):
                 return False
-        for block in blocks:
-            had.keep(block)
-        if grammar.mark == "number":
+            marks.append(mark)
+        for block, mark in zip(blocks, marks, strict=True):
+            self._keep(block, mark)
+        return True
+
+    def _keep(self, block: bytes, mark: int) -> None:
+        """Remember an event that carries the answer on."""
+        had = self._had
+        had.keep(block)
+        if self._mark == "number":
             had.sequence = mark
         if had.forgotten and self._overflows():
             self.flowing = False
-        return True
 
     def _look_into(self, data: bytes) -> bytes:
         if self._unguarded:
@@ -309,7 +328,7 @@ class Splice:
             self._break(stream_fact("stream_garbled"))
             return False
         self._settled = True
-        self._expected = self._grammar = found
+        self._expect(found)
         self._generic = found is None and self._origin.resumable
         if found is not None or self._generic:
             return True
