@@ -13,6 +13,7 @@ from benchmarks.flowing import Streams, reading
 from benchmarks.measuring import Effort, Found, busy, compare
 from gip_resilience._answers import success
 from gip_resilience.above import Layer
+from gip_resilience.memory import MAX_KEYS
 
 if TYPE_CHECKING:
     from benchmarks.measuring import Run
@@ -64,6 +65,9 @@ def bench(effort: Effort) -> Found:
         found.rows += compare("events of a stream", runs, short(length), max(length, 100), size=length)
     found.notes.append(
         "Per call, per call and per event. The engine's part of a call is what is left of it without a client."
+    )
+    found.notes.append(
+        f"Circuits are kept for {MAX_KEYS:,} models; of more than that, met by turns, each makes one be forgotten, and is made anew."
     )
     return found
 

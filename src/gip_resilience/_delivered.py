@@ -6,7 +6,7 @@ noted when a block goes up: ids and numbers to go on from, and which choices hav
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _OVERHEAD = 80
 """Bytes that remembering one event costs beside its text, about: the object, and its place in a list."""
+
+_NO_CHOICE: Final = frozenset[int]()
+_FIRST_CHOICE: Final = frozenset((0,))
+"""What nearly every stream has of choices, shared: a set takes 216 bytes."""
 
 
 class Delivered:
@@ -74,9 +78,8 @@ class Delivered:
         self._size = 0
         self._held: list[bytes] = []
         self._held_size = 0
-        self.spoken: set[int] = set()
-        self._finished: set[int] = set()
-        self._ids: set[bytes] = set()
+        self.spoken = self._finished = _NO_CHOICE
+        self._ids: set[bytes] | None = None
         self.events = 0
         self.forgotten = self.committed = self.done = self.usage = self.background = False
         self.response_id = ""
@@ -126,7 +129,7 @@ class Delivered:
         if self._size > self._settings.max_delivered:
             self.forgotten = True
             self.blocks.clear()
-            self._ids.clear()
+            self._ids = None
         else:
             self.blocks.append(raw)
 
@@ -145,22 +148,24 @@ class Delivered:
         """An event with output, or the end of a choice, goes up."""
         self.committed = True
         if said.indexes:
-            self.spoken.update(said.indexes)
+            self.spoken = _with(self.spoken, said.indexes)
         if said.finished:
-            self._finished.update(said.finished)
+            self._finished = _with(self._finished, said.finished)
 
     def note_id(self, block: Block) -> None:
         """A block that goes up may have an id; committed also where it has no data."""
         if block.id is not None:
             self.last_id = block.id
             if self.resumable and not self.forgotten:
+                if self._ids is None:
+                    self._ids = set()
                 self._ids.add(block.id)
 
     # ---- what is there -----------------------------------------------------------------------------------
 
     def has_id(self, block: Block) -> bool:
         """Whether a block with this id went up."""
-        return block.id is not None and block.id in self._ids
+        return block.id is not None and self._ids is not None and block.id in self._ids
 
     def is_other_run(self, raw: bytes) -> bool:
         """Whether a block belongs to another answer than what went up."""
@@ -197,3 +202,10 @@ def _run(raw: bytes) -> str:
         return str(_run_decoder.decode(data).id) if data else ""
     except (msgspec.MsgspecError, RecursionError):
         return ""
+
+
+def _with(choices: frozenset[int], more: tuple[int, ...]) -> frozenset[int]:
+    """Some choices, and *more*."""
+    if choices.issuperset(more):
+        return choices
+    return _FIRST_CHOICE if not choices and set(more) == _FIRST_CHOICE else choices.union(more)

@@ -39,7 +39,7 @@ from gip_resilience.taxonomy import stream_fact, transport_fact
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from gip_resilience._answers import Noted
     from gip_resilience._httpx_kit import Kit, Maker
@@ -491,10 +491,9 @@ class AsyncPort(BasePort):
     def _mended(self, splice: Splice) -> Any:
         return self._kit.async_mended(AsyncFlow(self.call, self, splice, self.clock, self._brain.drains))
 
-    async def pull(self) -> bytes | None:
+    def pull(self) -> Awaitable[bytes | None]:
         """See `gip_resilience._flow.Flow`."""
-        piece: bytes | None = await anext(self._source, None)
-        return piece
+        return anext(self._source, None)
 
     async def release(self) -> None:
         """Give the connection back, cancelled or not."""
