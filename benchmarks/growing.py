@@ -67,7 +67,7 @@ def bench(effort: Effort) -> Found:
         "Per call, per call and per event. The engine's part of a call is what is left of it without a client."
     )
     found.notes.append(
-        f"Circuits are kept for {MAX_KEYS:,} models; of more than that, met by turns, each is made anew when it comes."
+        f"Circuits are kept for {MAX_KEYS:,} models; of more, met by turns, each is made anew when it comes."
     )
     return found
 
