@@ -1,9 +1,9 @@
 """Leave to call and the report of its success, under one and more threads: what a breaker costs when all is well.
 
-Ours is the machine behind a store's lock, asked the way every call does: gate, budget, circuits of host and model.
-`Breaker` alone is the bare machine, which is not thread-safe. A rival's calls a function that does nothing; the
-cost of calling it is part of its own, as it is of a program that uses it. purgatory has no lock. The ratio is to
-ours.
+Ours is what every call asks of a store, under its lock: gate, budget, and the circuits of host and model. One circuit
+of ours behind a lock is what a rival's breaker is. `Breaker` alone is the bare machine, which is not thread-safe. A
+rival's calls a function that does nothing; the cost of calling it is part of its own, as it is of a program that uses
+it. purgatory has no lock. The ratio is to ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def bench(effort: Effort) -> Found:
         "purgatory": _purgatory,
         "interlock-cb": _interlock,
     }
-    loops = {"ours": _ours()} | fitting(makers, found.skipped, "threads")
+    loops = {"ours": _ours(), "ours, one circuit": _circuit()} | fitting(makers, found.skipped, "threads")
     for threads in THREADS:
         runs = {name: threaded(loop, threads) for name, loop in loops.items()}
         subject = "1 thread" if threads == 1 else f"{threads} threads"
@@ -81,6 +81,19 @@ def _ours() -> Callable[[int], None]:
             permit = store.acquire(key, config, now(), first=True)
             if isinstance(permit, Permit):
                 store.report(key, permit, good, good.host, good.model, now())
+
+    return loop
+
+
+def _circuit() -> Callable[[int], None]:
+    breaker, lock, good, now = Breaker(gr.BreakerConfig()), threading.Lock(), Verdict.SUCCESS, time.monotonic
+
+    def loop(times: int) -> None:
+        for _ in range(times):
+            with lock:
+                permit = breaker.admit(now())
+            with lock:
+                breaker.report(permit, good, now())
 
     return loop
 

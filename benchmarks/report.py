@@ -50,7 +50,13 @@ def write(result: Path, page: Path) -> None:
 def text(result: Mapping[str, Any], folder: str, drawn: Mapping[str, str]) -> str:
     """The page."""
     return "\n".join(
-        [INTRO, *_setting(result), *_targets(outcomes(result)), *_benches(result, folder, drawn)]
+        [
+            INTRO,
+            *_setting(result),
+            *_targets(outcomes(result)),
+            *_rivals(result),
+            *_benches(result, folder, drawn),
+        ]
     )
 
 
@@ -76,6 +82,59 @@ def _targets(found: Sequence[Outcome]) -> Iterator[str]:
         said = "not measured" if measured is None else spread(measured, unit)
         verdict = ("pass" if outcome.met else "**miss**") + (", within the spread" if outcome.close else "")
         yield f"| {target.what} | {limit} | {said} | {verdict} |"
+    yield ""
+    missed: dict[str, list[str]] = {}
+    for outcome in found:
+        if not outcome.met and outcome.target.why:
+            missed.setdefault(outcome.target.why, []).append(outcome.target.what)
+    if missed:
+        yield "## What is missed, and what it would take\n"
+        for why, what in missed.items():
+            yield f"- **{'; '.join(what)}**: {why}"
+        yield ""
+
+
+DOES: Final = {
+    "httpx-retries": "it looks at the status, and at nothing else",
+    "urllib3.Retry": "it looks at the status, within urllib3, which is called anyway",
+    "interlock-cb": "a breaker: no retry, and no look at the answer's body",
+    "tenacity": "a loop around the call: no breaker, no look at the answer but for its status",
+    "stamina": "a loop around the call: no breaker, no look at the answer but for its status",
+    "pybreaker": "a breaker: it counts failures in a row",
+    "purgatory": "a breaker without a lock: it counts failures in a row",
+    "pydantic-ai": "tenacity within a transport: no breaker, no look at the answer but for its status",
+}
+"""What those do who may be quicker somewhere."""
+
+
+def _rivals(result: Mapping[str, Any]) -> Iterator[str]:
+    """Where others are quicker, and what they leave undone: on every row that they and we have."""
+    ahead: dict[str, list[str]] = {}
+    compared = 0
+    for bench in ("calls", "loopback", "breaking", "decoding"):
+        rows = result["benches"].get(bench, {}).get("rows", ())
+        ours = {(row["subject"], row.get("size")): row["value"][0] for row in rows if row["case"] == OURS}
+        for row in rows:
+            place = row["subject"], row.get("size")
+            if (
+                place not in ours
+                or row["unit"] == "×"
+                or row["case"].startswith((OURS, "bare", "pass-through"))
+            ):
+                continue
+            compared += 1
+            if row["value"][0] < ours[place]:
+                size = "" if row.get("size") is None else f" of {row['size']:,} B"
+                ahead.setdefault(row["case"], []).append(f"{bench}: {row['subject']}{size}")
+    if not compared:
+        return
+    behind = sum(map(len, ahead.values()))
+    yield f"## Beside rivals\n\nOf {compared} comparisons of time, ours takes less in {compared - behind}."
+    if ahead:
+        yield "Who takes less than ours, and does less:\n"
+    for name, places in ahead.items():
+        does = f" ({DOES[name]})" if name in DOES else ""
+        yield f"- **{name}**{does}: {'; '.join(places)}."
     yield ""
 
 
