@@ -17,7 +17,7 @@ from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file by its path
 
-from places import API, OUTSIDE, ROOT, grouped, modules
+from places import API, BESIDE, OUTSIDE, ROOT, grouped, modules
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -60,6 +60,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     for source, place in OUTSIDE.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
+    for pattern in BESIDE:
+        for path in sorted(ROOT.glob(pattern)):
+            files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     for name in modules():
         # Values are what `defaults` is about; elsewhere they would show what is private.
         options = f"    options:\n      show_attribute_values: {str(name.endswith('.defaults')).lower()}\n"

@@ -11,12 +11,18 @@ PACKAGE: Final = ROOT / "src" / "gip_resilience"
 OUTSIDE: Final = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
+    "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "examples/README.md": "examples/index.md",
     "fuzz/README.md": "fuzzing.md",
     "observability/README.md": "dashboards.md",
     "soak/README.md": "endurance.md",
 }
 """Pages whose source is not in docs/: path in the repository, and on the site."""
+
+BESIDE: Final = ("examples/*.py", "examples/*.ipynb")
+"""Files that those pages link to, and that the site has at the same place as the repository."""
 
 API: Final = "reference/api/"
 """Where the modules' pages are; in the nav it stands for all of them."""
@@ -42,6 +48,7 @@ GROUPS: Final = {
     "To watch": ("events", "metrics", "snapshots", "logs", "prometheus", "otel"),
     "To share": ("redis", "fleet", "state", "memory"),
     "To test": ("testing", "testing.pytest_plugin", "gateway"),
+    "To simulate": ("simulation", "simulation.scenarios", "simulation.runs"),
 }
 """The modules in the nav, in the order in which they are needed; those that are not here are "Inside"."""
 
@@ -60,6 +67,8 @@ def modules() -> list[str]:
         first, *rest = parts
         if first == "cli" or any(part.startswith("_") and part != "__init__" for part in parts):
             continue
+        if first == "simulation" and rest[0] not in {"__init__", "runs", "scenarios"}:
+            continue  # how it is done: of use to no other program
         if rest in ([], ["__init__"]) or first not in WHOLE:
             found.add(".".join(("gip_resilience", *(part for part in parts if part != "__init__"))))
     return sorted(found)
