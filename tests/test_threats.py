@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import pickle
+import pickletools
 import re
 import time
 from contextlib import suppress
@@ -22,6 +24,8 @@ from gip_resilience._fleet_names import TAG, Names
 from gip_resilience.gateway import Error, FaultPlan, Gateway, Ok, PlanError, Redirect, Status
 from gip_resilience.hints import retry_hint
 from gip_resilience.logs import DebugLog
+from gip_resilience.memory import MemoryStore
+from gip_resilience.redis import RedisStore
 from gip_resilience.sse import EventSplitter, SSEDecoder
 from gip_resilience.state import CircuitKey, ScopeKey
 from gip_resilience.target import model_in_json
@@ -352,6 +356,27 @@ def test_a_name_makes_no_key_of_its_own(model: str) -> None:
     for tag in (names.circuit(CircuitKey(HOST, model)), names.gate(key), names.budget(key)):
         assert TAG.fullmatch(tag)
         assert names.key(tag, "gate") == f"gip-resilience:1:shop:{{{tag}}}:gate"
+
+
+# ---- a careless user -----------------------------------------------------------------------------------------------
+
+
+def test_a_pickle_with_a_store_holds_its_password_and_no_key_of_a_caller() -> None:
+    """Another process must be able to connect; what this one has learned, and whose keys it saw, stays here."""
+    url = "redis://shop:hunter2@127.0.0.1:1/0"
+    store = RedisStore(url, namespace="shop", secret="the fleet's own")
+    brain = gr.Resilience(store=store)
+    scope = ScopeKey(HOST, store.digest(b"sk-callers-key"), "some/model")
+    MemoryStore.acquire(store, scope, brain.config, 0.0, first=True)  # as a call does; no thread is started
+    pickled = pickle.dumps(brain)
+    texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+
+    assert {text for text in texts if "hunter2" in text} == {url}
+    assert "the fleet's own" in texts
+    for word in (scope.credential, "sk-callers-key", scope.model, HOST):
+        assert word.encode() not in pickled
+    assert "hunter2" not in repr(brain) + repr(store) + str(store)
+    assert b"hunter2" not in pickle.dumps(gr.Resilience(brain.config))
 
 
 # ---- the code itself -----------------------------------------------------------------------------------------------
