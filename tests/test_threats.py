@@ -186,8 +186,8 @@ def test_a_redirect_takes_no_more_along_than_the_bare_client_would(harness: Harn
 
 # ---- a hostile answer ----------------------------------------------------------------------------------------------
 
-HOSTILE = "evil\r\nX-Injected: 1\x1b[2J\x00\u202e{0}%s\x85\u2028</script>"
-"""Ends lines, steers terminals, turns text around, and would be filled in."""
+HOSTILE = "evil\r\nX-Injected:1\x1b[2J\x00\u202e{0}%s\x85\u2028</script>"
+"""Ends lines, steers terminals, turns text around, and would be filled in. No blank: prose is no name."""
 
 TEXTS: dict[str, Callable[[], Error | Status]] = {
     "code": lambda: Error(HOSTILE, status=503),

@@ -87,8 +87,9 @@ def body(**error: str) -> bytes:
 
 NASTY = {
     "controls": HOSTILE,
-    "quotes": 'a"} 1\nup{job="b\\',
-    "long": "x" * 1_000_000,
+    "quotes": 'a"}\nup{job="b\\',
+    "long": "x" * 5_000,
+    "megabyte": "x" * 1_000_000,
     "surrogates": "\ud800evil\udfff\ud800",
 }
 ANSWERS = {
