@@ -386,7 +386,7 @@ def test_the_gateway_listens_on_this_machine_alone() -> None:
         port = int(gateway.url.rpartition(":")[2])
         socket.create_connection(("127.0.0.1", port), 5.0).close()
         for other in ("127.0.0.2", "::1"):
-            with pytest.raises(OSError):  # noqa: PT011 - refused, or no such address: each system has its own
+            with pytest.raises(OSError):  # refused, or no such address: each system has its own
                 socket.create_connection((other, port), 5.0)
 
 
