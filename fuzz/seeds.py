@@ -57,7 +57,8 @@ def _inflating() -> Iterator[bytes]:
 
     for number, encoding in enumerate(_ENCODINGS[:4]):
         for raw in (False, True):
-            yield bytes((number, 1, 0, 4, 2, raw)) + _CHUNK
+            yield bytes((number, 1, 0, 4, 3, 2, raw)) + _CHUNK
+            yield bytes((number, 1, 0, 4, 251, 3, raw)) + _CHUNK[:50]
             packed = _packed(encoding, _CHUNK * 3, raw=raw)
             yield bytes((number, 0, 0, 6, 0)) + packed
             yield bytes((number, 0, 0, 6, 0)) + packed[:-5] + b"\0" + packed

@@ -13,7 +13,7 @@ from gip_resilience._keys import CircuitKey, ScopeKey
 from gip_resilience.breaker import State
 from gip_resilience.cli import main
 from servers import Cluster, Server, until
-from test_redis import Member
+from test_redis import KEY, Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,6 +165,32 @@ def test_who_missed_a_reset_does_not_undo_it(
 
     until(lambda: member.state is State.CLOSED, "the circuit is closed")
     assert "closed for" not in said(capsys, "status")
+
+
+FORGED = 2**53 - 1
+"""A version that no real one is greater than."""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--all"], ["--host", HOST], ["--host", HOST, "--model", MODEL]], ids=lambda a: a[-1]
+)
+def test_a_reset_undoes_news_that_somebody_made_up(
+    url: str, running: Server, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """They leave no record, and have a version that outranks all others: each process is told all the same."""
+    with Member(url, CONFIG) as member, running.client() as client:
+        names = member.store.names
+        client.publish(
+            names.channel, f"c {names.circuit(CircuitKey(HOST, MODEL))} {FORGED} open 86400000 trip"
+        )
+        client.publish(names.channel, f"g {names.gate(KEY)} 86400000 86400000")
+        until(lambda: member.state is State.OPEN and member.held > 30.0, "the news are believed")
+        said(capsys, "reset", *arguments)
+        until(lambda: member.state is State.CLOSED, "the circuit is closed")
+        until(lambda: member.held == 0.0, "the gate is open")
+        assert member.call(UNAVAILABLE), "it is asked again, and its word counts"
+        assert member.store.flush()
+        assert f"{HOST}  {MODEL}" in said(capsys, "status")
 
 
 def test_a_cluster(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,13 +34,13 @@ from gip_resilience.config import BudgetConfig, Config, GateConfig
 from gip_resilience.effects import Deliver, Pause, Refuse, Send
 from gip_resilience.engine import Call, story
 from gip_resilience.events import CircuitChanged
-from gip_resilience.gate import Gate, Held, Place
+from gip_resilience.gate import TOLERANCE, Gate, Held, Place
 from gip_resilience.hints import Hint
 from gip_resilience.memory import MemoryStore
 from gip_resilience.metrics import Metrics
 from gip_resilience.policy import Policy
 from gip_resilience.state import CircuitKey, Pending, Permit, Refused, Reported, ScopeKey
-from gip_resilience.taxonomy import Fact, Verdict
+from gip_resilience.taxonomy import Fact, Verdict, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -774,19 +774,27 @@ def test_the_policy_has_a_say_in_what_the_circuits_learn(
 
 # ---- whatever happens ------------------------------------------------------------------------------------
 
-HINTS = st.one_of(st.none(), st.floats(0.0, 500.0))
+HINTS = st.one_of(
+    st.none(), st.sampled_from([0.0, 0.5, 2.0, 9.0, 30.0, 119.0, 121.0, 130.0]), st.floats(0.0, 500.0)
+)
+AFTER = ["0", "0.5", "7", "119", "120, 7", "121", "-5", "NaN", "inf", "soon", "1e9", "9" * 400]
+"""What a server may write into ``Retry-After``; from the seventh on it says nothing."""
 FACTS = st.one_of(
     st.sampled_from([OK, FAILED, INVALID, UNAVAILABLE, LOST, UNREACHABLE, STALLED, SPARED]),
     st.builds(lambda hint: limited(hint), HINTS),
     st.builds(lambda hint: error("model_overloaded", hint=hint), HINTS),
     st.builds(lambda hint: error("never_heard_of", hint=hint), HINTS),
+    st.builds(
+        lambda after: classify(503, {"retry-after": after}, b'{"error":{"code":"model_overloaded"}}'),
+        st.sampled_from(AFTER),
+    ),
 )
 CONFIGS = st.builds(
     lambda deadline, max_elapsed, on_open, gate: Config(
         deadline=deadline, max_elapsed=max_elapsed, on_open=on_open, gate=GateConfig(mode=gate)
     ),
-    st.one_of(st.none(), st.floats(0.01, 60.0)),
-    st.floats(0.01, 200.0),
+    st.one_of(st.none(), st.none(), st.floats(0.01, 60.0)),
+    st.one_of(st.floats(0.01, 200.0), st.sampled_from([200.0, 1000.0])),
     st.sampled_from(["auto", "respond", "raise", "wait"]),
     st.sampled_from(["on", "off"]),
 )
@@ -831,11 +839,19 @@ class Ledger(MemoryStore):
 
 
 @settings(deadline=None, derandomize=True, max_examples=250)
-@given(data=st.data(), config=CONFIGS, single=st.booleans(), broken_off=st.integers(0, 30))
+@given(
+    data=st.data(),
+    config=CONFIGS,
+    single=st.sampled_from([False, False, True]),
+    broken_off=st.one_of(st.none(), st.integers(0, 30)),
+)
 def test_whatever_comes_a_call_ends_well(
-    data: st.DataObject, config: Config, single: bool, broken_off: int
+    data: st.DataObject, config: Config, single: bool, broken_off: int | None
 ) -> None:
     """It ends; sends no more than its policies allow; waits sensibly and never past its end; keeps no permit.
+
+    It sends nothing again before the time that the last answer asked for, and nothing at all where that is more than
+    the policy waits.
 
     Other calls of the same scope succeed and fail around it, and it may be broken off at any step.
     """
@@ -845,6 +861,7 @@ def test_whatever_comes_a_call_ends_well(
     world = Surroundings(store, lambda: now[0], lambda: data.draw(chance), Metrics(), Announcer(()))
     call = Call(world, config, KEY, single=single)
     allowed, steps = 1, 0
+    earliest = -math.inf
     ends = [NOW + end for end in (config.deadline, config.max_elapsed) if end is not None]
 
     class BrokenOffError(Exception):
@@ -858,13 +875,17 @@ def test_whatever_comes_a_call_ends_well(
             raise BrokenOffError
 
     def facts() -> Iterable[Fact]:
-        nonlocal allowed
+        nonlocal allowed, earliest
         while True:
             step()
+            assert now[0] >= earliest, "it is sent before the server wants it"
             fact = data.draw(FACTS)
             now[0] += data.draw(st.sampled_from([0.0, 0.1, 5.0]))
-            attempts = config.policy(fact.code, fact.policy).max_attempts
-            allowed = max(allowed, attempts)
+            policy = config.policy(fact.code, fact.policy)
+            allowed = max(allowed, policy.max_attempts)
+            asked = 0.0 if fact.hint is None else fact.hint.seconds
+            # The clock's readings are sums, each of them rounded.
+            earliest = math.inf if asked > policy.max_hint else now[0] + asked - TOLERANCE
             yield fact
 
     def move(seconds: float) -> None:

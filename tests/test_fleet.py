@@ -16,6 +16,7 @@ from gip_resilience._fleet_words import (
     Freed,
     GateState,
     Opened,
+    Overruled,
     Question,
     milliseconds,
     read_budget,
@@ -393,6 +394,55 @@ def test_an_operator_opens_a_gate() -> None:
     assert isinstance(scene.ask(NOW + 1.0), Permit)
 
 
+MADE_UP = 2**53 - 1
+"""A version that outranks all real ones."""
+
+
+@pytest.mark.parametrize("scope", range(3), ids=["everything", "the host", "the model"])
+@pytest.mark.parametrize("state", ["open", "closed"])
+def test_an_operator_overrules_whatever_was_made_up(scope: int, state: str) -> None:
+    """A record's version does not matter, nor whether there is one; what happens afterwards counts again."""
+    scene = Scene()
+    scene.news("c", scene.tag, MADE_UP, state, 60_000, "trip")
+    scene.news("g", scene.gate_tag, 60_000, 60_000)
+    assert scene.closed("reset") == ()
+    assert scene.flagged(version=VERSION + 1) == ()
+    said = scene.news("r", scene.names.scopes(CIRCUIT)[scope], VERSION + 5)
+
+    causes = [news.transition.reason for news in said if isinstance(news, CircuitChanged)]
+    assert causes == ([Cause.RESET] if state == "open" else [])
+    assert [type(news) for news in said if not isinstance(news, CircuitChanged)] == [GateOpened]
+    assert isinstance(scene.ask(), Permit)
+    assert scene.flagged(version=VERSION + 4) == ()
+    assert scene.flagged(version=VERSION + 6) != ()
+
+
+def test_an_operators_word_is_about_nothing_else() -> None:
+    """Not another host, nor another model of this one, nor the host's own circuit where a model was meant."""
+    scene = Scene()
+    scene.flagged()
+    scene.news("g", scene.gate_tag, 60_000, 60_000)
+    for other in (CircuitKey(HOST), CircuitKey(HOST, "another"), CircuitKey("another.example", MODEL)):
+        assert scene.news("r", scene.names.circuit(other), VERSION + 5) == ()
+    assert scene.news("r", scene.names.host("another.example"), VERSION + 5) == ()
+    assert scene.news("r", scene.gate_tag, VERSION + 5) == ()
+
+    assert scene.state() is State.OPEN
+    assert scene.store.gates(NOW)[KEY].remaining == 60.0
+
+
+def test_news_that_were_made_up_end_by_themselves() -> None:
+    """Nobody has to overrule them: after this process's own longest times calls go out, and a probe is sent alone."""
+    scene = Scene()
+    scene.news("c", scene.tag, MADE_UP, "open", 80_000_000, "trip")
+    scene.news("g", scene.gate_tag, 80_000_000, 80_000_000)
+    longest = max(CONFIG.breaker.max_open, CONFIG.gate.max_wait)
+
+    assert isinstance(scene.ask(NOW + longest - 0.001), Held)
+    assert isinstance(scene.ask(NOW + longest), Pending)
+    assert isinstance(scene.ask(NOW + longest + 2 * CONFIG.store.timeout), Permit)
+
+
 # ---- the probe -------------------------------------------------------------------------------------------------
 
 
@@ -759,6 +809,10 @@ def test_no_publication_breaks_anything(payload: object) -> None:
         (b"g 0123456789abcdef 5000 7000", GateState(5.0, 7.0)),
         (b"f 0123456789abcdef", Freed()),
         (b"o 0123456789abcdef", Opened()),
+        (b"r 0123456789abcdef 17", Overruled(17)),
+        (b"r 0123456789abcdef", None),
+        (b"r 0123456789abcdef x", None),
+        (b"r * 17", None),
         (b"c 0123456789ABCDEF 17 open 5000 trip", None),
         (b"c 0123456789abcdef 1e9 open 5000 trip", None),
         (b"c 0123456789abcdef 17 ajar 5000 trip", None),

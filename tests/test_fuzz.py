@@ -40,6 +40,12 @@ FOUND = [
     ),
     pytest.param(
         "splice",
+        b"\x05\x02\x01\x01\x00\x01\x02\x00\x00\x00"
+        b'data:{"type":"content_block_start","":0,"content_block":{"":""}}\n\r\n\ndata:{"":""}\n\n',
+        id="a blank line that is held back and counted",
+    ),
+    pytest.param(
+        "splice",
         b64decode(
             "AgD/AAMAAAAAAAD//wAA/v/+/yKeiZpudI3WkJHeOiIKZGF0YTogW0RPTkVdOiV2ZW504gAA"
             "AAACAAZldmVpIjo1LCJ0ZXhydApkYSFlbnR0YTogeyJqeQQAAAAAAGGMYiI65CJwCg0KCgBl"

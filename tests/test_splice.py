@@ -144,6 +144,19 @@ def test_what_follows_the_marker_is_the_same_for_any_cut(ends: bytes) -> None:
             assert out.replace(b"\r", b"\n").replace(b"\n", b"").endswith(b"data: [DONE]"), (blank, size)
 
 
+@pytest.mark.parametrize(
+    "between", [b": keep-alive\n\n", b"\n", b"retry: 3000\n\n"], ids=["comment", "blank", "retry"]
+)
+def test_what_says_nothing_is_no_event(between: bytes) -> None:
+    """Wherever it stands: behind what is held back until the first output, too. It goes up all the same."""
+    splice = spliced()
+    texts = [chat({"content": "a"}), between, chat({"content": "b"})]
+    stream = [chat(ROLE), between, *texts, chat({}, "stop"), DONE]
+
+    assert fed(splice, *stream) == b"".join(stream)
+    assert splice.events == 5
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_opens_an_answer_waits_for_its_first_output(name: str) -> None:
     """Until then another attempt can take its place; then it comes out in order, before the output."""

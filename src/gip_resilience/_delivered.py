@@ -76,7 +76,7 @@ class Delivered:
         self.resumable = resumable
         self.blocks: list[bytes] = []
         self._size = 0
-        self._held: list[bytes] = []
+        self._held: list[tuple[bytes, bool]] = []
         self._held_size = 0
         self.spoken = self._finished = _NO_CHOICE
         self._ids: set[bytes] | None = None
@@ -88,9 +88,14 @@ class Delivered:
 
     # ---- going up ----------------------------------------------------------------------------------------
 
-    def hold(self, raw: bytes) -> bool:
-        """Hold a block back until the first output; whether there is room for more."""
-        self._held.append(raw)
+    def hold(self, raw: bytes, *, counts: bool = True) -> bool:
+        """Hold a block back until the first output; whether there is room for more.
+
+        Args:
+            raw: the block.
+            counts: whether it is an event, and not a comment or blank lines.
+        """
+        self._held.append((raw, counts))
         self._held_size += len(raw) + _OVERHEAD
         return self._held_size <= self._settings.max_held
 
@@ -101,10 +106,13 @@ class Delivered:
 
     def release(self, out: list[bytes]) -> None:
         """Hand up what was held back."""
-        for raw in self._held:
+        for raw, counts in self._held:
             if b"id" in raw:
                 self.note_id(parse(raw))
-            self.add(raw, out)
+            if counts:
+                self.add(raw, out)
+            else:
+                out.append(raw)
         self._held.clear()
         self._held_size = 0
 

@@ -45,6 +45,7 @@ class SharedBreaker(Breaker):
     Attributes:
         key: its name.
         tag: its name on the store.
+        scopes: what an operator's word about it may be about (`Names.scopes`).
         flagged: whether it is open (or half-open) by the fleet's flag.
         version: of the record as last seen; 0 before.
     """
@@ -63,6 +64,7 @@ class SharedBreaker(Breaker):
         "_unsaid",
         "flagged",
         "key",
+        "scopes",
         "tag",
         "version",
     )
@@ -72,6 +74,7 @@ class SharedBreaker(Breaker):
         self._member = member
         self.key = key
         self.tag = member.names.circuit(key)
+        self.scopes = member.names.scopes(key)
         self.flagged = False
         self.version = 0
         self._kind = ""
@@ -299,6 +302,16 @@ class SharedBreaker(Breaker):
         if state.kind == "reset":
             return self._close(Cause.RESET, now)
         return self._close(Cause.FLEET_CLOSED, now) if self.flagged else None
+
+    def closed_by_operator(self, version: int, now: float) -> Transition | None:
+        """An operator closed it. Believed whatever was known: news that somebody made up may have any version.
+
+        Returns:
+            The change of state, if it was not closed already.
+        """
+        self.version, self._seen_at = version, now
+        self._stands_apart = False
+        return None if self.state is State.CLOSED else self._close(Cause.RESET, now)
 
     def _follow_open(self, left: float, now: float) -> Transition | None:
         left = min(left, max(self._longest, self._config.max_open))

@@ -70,9 +70,10 @@ class SharedGate(Gate):
     Attributes:
         key: whose it is.
         tag: its name on the store.
+        scopes: what an operator's word about it may be about (`Names.scopes`).
     """
 
-    __slots__ = ("_known", "_member", "key", "tag")
+    __slots__ = ("_known", "_member", "key", "scopes", "tag")
 
     def __init__(self, config: GateConfig, key: ScopeKey, member: Member) -> None:
         super().__init__(config)
@@ -80,6 +81,7 @@ class SharedGate(Gate):
         self._known = 0.0
         self.key = key
         self.tag = member.names.gate(key)
+        self.scopes = member.names.scopes(_labels(key))
 
     def look(self, now: float, length: float = 0.0) -> Question:
         """How long is it closed; and it is for *length* seconds at least."""
@@ -218,6 +220,6 @@ class SharedBudget(Budget):
         self._asking = self._dry = False
 
 
-def _labels(key: ScopeKey) -> tuple[str, str]:
+def _labels(key: ScopeKey) -> CircuitKey:
     """What a person who looks at the store is shown: host and model, never a credential."""
     return CircuitKey(key.host, key.model, key.part)

@@ -37,9 +37,10 @@ class Names:
     Attributes:
         namespace: as given.
         channel: where changes are published.
+        everything: what an operator's word about all there is is about.
     """
 
-    __slots__ = ("_key", "_secret", "channel", "namespace")
+    __slots__ = ("_key", "_secret", "channel", "everything", "namespace")
 
     def __init__(self, namespace: str, secret: bytes = b"") -> None:
         if not NAMESPACE.fullmatch(namespace):
@@ -50,6 +51,7 @@ class Names:
         self.channel = f"{PREFIX}:{namespace}:news"
         self._key = namespace.encode()
         self._secret = hashlib.blake2b(secret, key=self._key, digest_size=32).digest()
+        self.everything = self._digest("everything")
 
     def digest(self, credential: bytes) -> str:
         """What stands for a credential: the same in the whole fleet, and not to be guessed without the secret."""
@@ -66,6 +68,14 @@ class Names:
     def budget(self, key: ScopeKey) -> str:
         """The tag of a budget."""
         return self._digest("budget", *key)
+
+    def host(self, host: str) -> str:
+        """The tag of a host with all its models."""
+        return self._digest("host", host)
+
+    def scopes(self, key: CircuitKey) -> tuple[str, str, str]:
+        """What an operator's word may be about to be about that host and model, the widest first."""
+        return self.everything, self.host(key.host), self.circuit(key)
 
     def key(self, tag: str, kind: str) -> str:
         """The key of a scope's record of that kind."""

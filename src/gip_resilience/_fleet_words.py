@@ -85,7 +85,17 @@ class Opened(NamedTuple):
     """An operator opened a gate."""
 
 
-Said: TypeAlias = CircuitState | GateState | Freed | Opened
+class Overruled(NamedTuple):
+    """An operator closed all circuits and opened all gates of a scope (`Names.scopes`).
+
+    Attributes:
+        version: what happened before it is older.
+    """
+
+    version: int
+
+
+Said: TypeAlias = CircuitState | GateState | Freed | Opened | Overruled
 
 
 def milliseconds(seconds: float) -> int:
@@ -141,6 +151,9 @@ def read_news(payload: object) -> tuple[str, Said] | None:
     elif word == "g" and len(rest) == 3:
         state = read_gate([rest[1], rest[2]])
         return None if state is None else (tag, state)
+    elif word == "r" and len(rest) == 2:
+        version = _number(rest[1])
+        return None if version is None else (tag, Overruled(version))
     elif word == "f" and len(rest) == 1:
         return tag, Freed()
     elif word == "o" and len(rest) == 1:

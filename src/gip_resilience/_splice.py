@@ -350,7 +350,7 @@ class Splice:
             if said.background or said.response_id:
                 had.note(said)
             if not self._is_kept(block):
-                if not had.hold(raw):
+                if not had.hold(raw, counts=kind is not Kind.NOTHING):
                     had.release(out)
                     had.committed = True
                 return

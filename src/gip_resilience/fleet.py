@@ -23,6 +23,7 @@ from gip_resilience._fleet_words import (
     Freed,
     GateState,
     Opened,
+    Overruled,
     Question,
     milliseconds,
     read_budget,
@@ -211,6 +212,8 @@ class SharedStore(MemoryStore):
 
     def _take(self, tag: str, said: Said, now: float) -> tuple[News, ...]:
         """Needs the lock."""
+        if isinstance(said, Overruled):
+            return self._overrule(tag, said.version, now)
         machine = self._machine(tag)
         if isinstance(machine, SharedBreaker):
             if isinstance(said, CircuitState):
@@ -224,6 +227,20 @@ class SharedStore(MemoryStore):
             if isinstance(said, Opened):
                 return self._open_gate(machine, now)
         return ()
+
+    def _overrule(self, scope: str, version: int, now: float) -> tuple[News, ...]:
+        """An operator says so, of all that the scope has (needs the lock)."""
+        circuits, gates, _ = self._of_all()
+        changes = [
+            (breaker.key, breaker.closed_by_operator(version, now))
+            for breaker in circuits
+            if scope in breaker.scopes
+        ]
+        news: list[News] = [CircuitChanged(key, change) for key, change in changes if change is not None]
+        for gate in gates:
+            if scope in gate.scopes:
+                news += self._open_gate(gate, now)
+        return tuple(news)
 
     def _open_gate(self, gate: SharedGate, now: float) -> tuple[News, ...]:
         """An operator says so (needs the lock)."""

@@ -86,7 +86,8 @@ class RedisStore(SharedStore):
 
     Thread-safe and task-safe; bound to no event loop. Two daemon threads do all talking; they start with the first
     call, anew in a forked process, and end with `close`, with the last reference to the store, or with the program.
-    One made from a URL pickles as its arguments. How often it asks, and for how long: `StoreConfig`.
+    One made from a URL pickles as its arguments, the password in the URL and ``secret`` among them, because the copy
+    must be able to connect: keep such a pickle as you keep the URL. How often it asks, how long: `StoreConfig`.
     """
 
     travels = True

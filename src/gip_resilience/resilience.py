@@ -62,8 +62,8 @@ class Resilience:
         TypeError: ``config`` is not a `Config`, ``part`` cannot be called, or an observer observes nothing.
 
     Thread-safe and task-safe: one may serve threads, several asyncio loops and trio runs at once. It pickles
-    as its configuration and its ``part``, and with a store that processes share; circuits, gates and counts belong
-    to a process (and so do observers).
+    as its configuration and its ``part``, and with a store that processes share (its password is then in the pickle,
+    see `gip_resilience.redis.RedisStore`); circuits, gates and counts belong to a process (and so do observers).
     """
 
     def __init__(
