@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from benchmarks.events import chat, pieces
-from benchmarks.measuring import Effort, Found, Row, busy, compare
+from benchmarks.measuring import Effort, Found, busy, compare
 from benchmarks.rivals import fitting
 from gip_resilience.sse import EventSplitter, SSEDecoder, parse
 
@@ -64,25 +64,16 @@ def bench(effort: Effort) -> Found:
             else:
                 runs[name] = _run(decode, chunks, 1)
         found.rows += compare(LINE, runs, effort, 1, unit="ms", size=length)
-        if length == LINES[-1]:
-            found.rows += _per_byte(runs, decoders, effort)
+        least = {"the least there is to do": _run(_least, chunks, 1), "ours": runs["ours"]}
+        found.rows += compare(
+            "the same, beside the least there is to do", least, effort, 1, unit="ms", size=length
+        )
     return found
 
 
-def _per_byte(runs: dict[str, Run], decoders: Decoders, effort: Effort) -> list[Row]:
-    """How much dearer a byte of the longest line is than one of a line a tenth as long: 1 where time is linear."""
-    tenth = pieces(b"data: " + b"x" * effort.times(LINES[-1] // 10) + b"\n\n", 65_536)
-    rows = []
-    for name, run in runs.items():
-        both = {"1 MB": _tenfold(_run(decoders[name], tenth, 1)), "10 MB": run}
-        ratio = compare("", both, effort, 1)[1].ratio
-        assert ratio is not None
-        rows.append(Row("a byte of a line of 10 MB, to one of 1 MB", name, ratio, "×"))
-    return rows
-
-
-def _tenfold(run: Run) -> Run:
-    return lambda times: run(10 * times)
+def _least(chunks: Sequence[bytes]) -> int:
+    """What any decoder has to do: put a line together, and make it text."""
+    return len([str(b"".join(chunks), "utf-8")])
 
 
 def _bytes(size: int) -> str:

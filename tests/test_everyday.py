@@ -252,6 +252,50 @@ def test_a_lump_is_decoded_as_its_blocks_are(
     assert decoder.last_event_id == last_id
 
 
+LONG = b"data: " + b"long" * 300
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [LONG],
+        [BOM + LONG],
+        [LONG, b"id: 7"],
+        [b"event: x", LONG],
+        [b"id: 7", LONG],
+        [b": c" * 400],
+        [b"event: x" * 200],
+        [LONG + b"\xff"],
+        [LONG, b"data: \xff"],
+    ],
+    ids=[
+        "alone",
+        "mark",
+        "id after",
+        "event",
+        "id",
+        "comment",
+        "no data",
+        "no UTF-8",
+        "no UTF-8 in the last",
+    ],
+)
+def test_a_long_event_is_decoded_wherever_it_is_cut(lines: list[bytes], end: bytes) -> None:
+    """Behind its beginning, and at every byte around its end; what follows it, too."""
+    data = end.join(lines) + end + end
+    for cut in range(len(data) - 16, len(data) + 3):
+        stream = data + b"data: a\n\n"
+        for rest in ([stream[cut:]], [stream[cut : cut + 1], stream[cut + 1 :]]):
+            decoder, whole = SSEDecoder(), SSEDecoder()
+            found = [
+                event for piece in (stream[:1150], stream[1150:cut], *rest) for event in decoder.feed(piece)
+            ]
+            assert found == [event for block in EventSplitter().feed(stream) for event in whole.feed(block)]
+            assert found[-1].data == "a"
+            assert decoder.last_event_id == whole.last_event_id
+
+
 @pytest.mark.parametrize("held", [b"data: 012345", b"data: 0123\r\ndata: 4"], ids=["LF", "CRLF"])
 def test_what_is_too_long_is_not_taken(held: bytes) -> None:
     """Neither it, nor anything of what came with it; what was there before is as it was."""

@@ -321,6 +321,7 @@ class BasePort:
                 response.headers.pop(name, None)
         response.stream = self._mended(self._splice())
         self.response = None  # or response, stream, flow and port form a cycle
+        self._question = None  # it was about this answer; another one brings its own
         return response
 
     def _mended(self, splice: Splice) -> Any:

@@ -51,6 +51,8 @@ class SyncRelay:
         deadline: until when the rest may be read, if there is a limit.
     """
 
+    __slots__ = ("_cause", "_chunks", "_deadline", "_inner", "_rest")
+
     def __init__(
         self,
         chunks: list[bytes],
@@ -110,6 +112,8 @@ def _close(rest: Iterator[bytes], inner: SyncStream) -> None:
 class AsyncRelay:
     """The same for an awaiting client; see `SyncRelay`."""
 
+    __slots__ = ("_cause", "_chunks", "_deadline", "_inner", "_rest")
+
     def __init__(
         self,
         chunks: list[bytes],
@@ -159,6 +163,8 @@ class AsyncRelay:
 class SyncMended:
     """An event stream that we look after, as the body of a response. A second iteration goes on with the first."""
 
+    __slots__ = ("_flow",)
+
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
 
@@ -182,6 +188,8 @@ class SyncMended:
 
 class AsyncMended:
     """The same for an awaiting client; see `SyncMended`."""
+
+    __slots__ = ("_flow",)
 
     def __init__(self, flow: AsyncFlow) -> None:
         self._flow = flow

@@ -68,6 +68,7 @@ class Splice:
         "_asked",
         "_attempts",
         "_body",
+        "_choosy",
         "_config",
         "_confirmed",
         "_error",
@@ -78,7 +79,7 @@ class Splice:
         "_glance",
         "_grammar",
         "_had",
-        "_mark",
+        "_numbered",
         "_opening",
         "_origin",
         "_overflowed",
@@ -137,8 +138,9 @@ class Splice:
         """Which protocol this is, as far as is known; how its everyday events are told is kept at hand."""
         self._expected = self._grammar = grammar
         if grammar is not None:
-            self._opening, self._glance, self._mark = grammar.opening, grammar.glance, grammar.mark
+            self._opening, self._glance = grammar.opening, grammar.glance
             self._skip = len(grammar.opening)
+            self._choosy, self._numbered = grammar.mark == "choice", grammar.mark == "number"
 
     # ---- the stream as it comes --------------------------------------------------------------------------
 
@@ -150,9 +152,13 @@ class Splice:
                 if self._go_on(data):
                     return data
             elif data.startswith(self._opening) and data[-1:] == b"\n" and _CR not in data:
-                mark = self._glance(data[skip:-2])
-                if mark >= 0 and (mark in self._had.spoken or self._mark != "choice"):
-                    self._keep(data, mark)
+                mark, had = self._glance(data[skip:-2]), self._had
+                if mark >= 0 and (not self._choosy or mark in had.spoken):
+                    had.keep(data)
+                    if self._numbered:
+                        had.sequence = mark
+                    if had.forgotten and self._overflows():
+                        self.flowing = False
                     return data
         out = self._look_into(data)
         self.flowing = self._flows() and not self._overflows()
@@ -184,28 +190,21 @@ class Splice:
         """
         if data[-2:] != b"\n\n" or _CR in data:
             return False
-        skip, opening, choosy = self._skip, self._opening, self._mark == "choice"
-        marks = []
+        skip, opening, had = self._skip, self._opening, self._had
         blocks = [block + b"\n\n" for block in data[:-2].split(b"\n\n")]
         for block in blocks:
             if not block.startswith(opening) or block.find(b"\n", skip) != len(block) - 2:
                 return False
             mark = self._glance(block[skip:-2])
-            if mark < 0 or (choosy and mark not in self._had.spoken):
+            if mark < 0 or (self._choosy and mark not in had.spoken):
                 return False
-            marks.append(mark)
-        for block, mark in zip(blocks, marks, strict=True):
-            self._keep(block, mark)
-        return True
-
-    def _keep(self, block: bytes, mark: int) -> None:
-        """Remember an event that carries the answer on."""
-        had = self._had
-        had.keep(block)
-        if self._mark == "number":
+        for block in blocks:
+            had.keep(block)
+        if self._numbered:
             had.sequence = mark
         if had.forgotten and self._overflows():
             self.flowing = False
+        return True
 
     def _look_into(self, data: bytes) -> bytes:
         if self._unguarded:

@@ -214,7 +214,7 @@ _new = cast(
 
 _SHORT = 1024
 """Bytes of an unfinished event that are held as they are and joined with what comes. However a stream is cut, no more
-than this is copied and searched again with each piece; a longer beginning is the splitter's, which searches once."""
+than this is copied and searched again with each piece; a longer beginning grows, and is searched once."""
 
 
 class SSEDecoder:
@@ -236,7 +236,9 @@ class SSEDecoder:
         self.last_event_id = last_event_id
         self.retry: int | None = None
         self._max_event = max_event
-        self._held: bytes | None = b""  # the beginning of an event; None while the splitter has it
+        self._held: bytes | bytearray | None = (
+            b""  # the beginning of an event; None while the splitter has it
+        )
         self._at_start = True
         self._connect()
 
@@ -247,19 +249,63 @@ class SSEDecoder:
             EventTooLargeError: an event is too long. Nothing of *data* was taken, not even the events before it.
         """
         held = self._held
-        if held is None or _CR in data or len(held) + len(data) > self._max_event:
-            return self._feed_splitter(data)
+        if type(held) is not bytes or _CR in data or len(held) + len(data) > self._max_event:
+            return self._feed_more(data)
         line_ends = _LF in data
         if held:
             data = held + data
         if not line_ends or (end := data.rfind(b"\n\n")) < 0:
-            self._hold(data)
+            self._held = data if len(data) <= _SHORT else bytearray(data)
             return []
         try:
-            text = str(data[:end], "utf-8")
+            text = str(data[:end] if end <= _SHORT else memoryview(data)[:end], "utf-8")
         except UnicodeDecodeError:
             return self._feed_splitter(data[len(held) :])
         self._hold(data[end + 2 :])
+        return self._events(text)
+
+    def _hold(self, rest: bytes) -> None:
+        """Keep the beginning of an event."""
+        self._held = rest if len(rest) <= _SHORT else bytearray(rest)
+
+    def _feed_more(self, data: bytes) -> list[ServerSentEvent]:
+        """See `feed`; for events that are long, or have lines that end otherwise."""
+        held = self._held
+        if type(held) is not bytearray or _CR in data or len(held) + len(data) > self._max_event:
+            return self._feed_splitter(data)
+        ended = _LF in data and (
+            data.rfind(b"\n\n") >= 0 or (data.startswith(b"\n") and held.endswith(b"\n"))
+        )
+        before = len(held)
+        held += data
+        if not ended:
+            return []
+        end = held.rfind(b"\n\n")
+        alone = held.startswith(b"data: ") and held.find(b"\n") == end  # one data line: spare a copy of it
+        try:
+            text = str(memoryview(held)[6 if alone else 0 : end], "utf-8")
+        except UnicodeDecodeError:
+            del held[before:]
+            return self._feed_splitter(data)
+        self._hold(bytes(held[end + 2 :]))
+        if alone:
+            self._at_start = False
+            return [_new(ServerSentEvent, ("message", text, self.last_event_id, None))]
+        return self._events(text)
+
+    def _feed_splitter(self, data: bytes) -> list[ServerSentEvent]:
+        """See `feed`; for what is not said by LF and UTF-8 alone, and what may be too long."""
+        splitter = self._splitter
+        if self._held:
+            splitter.feed(bytes(self._held))
+        self._held = None
+        blocks = splitter.feed(data)
+        if not splitter.size:
+            self._held = b""
+        return self._decode(blocks)
+
+    def _events(self, text: str) -> list[ServerSentEvent]:
+        """The events of whole blocks without the last blank line, where LF alone ends lines."""
         if self._at_start:
             self._at_start = False
             text = text.removeprefix("\ufeff")
@@ -273,27 +319,8 @@ class SSEDecoder:
                 return list(map(_new, repeat(ServerSentEvent), fields))
         return self._read(text)
 
-    def _hold(self, rest: bytes) -> None:
-        """Keep the beginning of an event."""
-        if len(rest) <= _SHORT:
-            self._held = rest
-        else:
-            self._held = None
-            self._splitter.feed(rest)
-
-    def _feed_splitter(self, data: bytes) -> list[ServerSentEvent]:
-        """See `feed`; for events that are long, or have lines that end otherwise."""
-        splitter = self._splitter
-        if self._held:
-            splitter.feed(self._held)
-        self._held = None
-        blocks = splitter.feed(data)
-        if not splitter.size:
-            self._held = b""
-        return self._decode(blocks)
-
     def _read(self, text: str) -> list[ServerSentEvent]:
-        """The events of whole blocks without the last blank line, where LF alone ends lines."""
+        """The same, one by one."""
         events: list[ServerSentEvent] = []
         for part in text.split("\n\n"):
             name, data_at = "message", 6
@@ -324,7 +351,7 @@ class SSEDecoder:
             Nothing, ever: an event that has not ended is thrown away, and its id with it. (A ``retry`` counts from
             its own line on, so one of the unfinished event is kept.)
         """
-        rest = self._held or self._splitter.pending
+        rest = bytes(self._held or b"") or self._splitter.pending
         self._parse(rest[: max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1])
         self._connect()
         return []
