@@ -49,7 +49,7 @@ help:
 	@echo 'make docs     the documentation as a site, in $(SITE)/index.html; a warning is an error'
 	@echo 'make docs-check   that site in a browser: accessibility, outside requests (needs Chromium, Node.js and npm)'
 	@echo 'make docs-tables  write the tables of the documentation that are made of the code'
-	@echo 'make lint     ruff check and ruff format --check'
+	@echo 'make lint     ruff check, ruff format --check, and a docstring for all that is public'
 	@echo 'make types    mypy --strict and basedpyright'
 	@echo 'make pytest   the tests alone'
 	@echo 'make format   let ruff put the source in order'
@@ -121,6 +121,7 @@ simulation: $(DEV)
 lint: $(DEV)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/interrogate --quiet src
 
 types: $(DEV)
 	@$(BIN)/mypy --no-error-summary src $(TYPING) $(wildcard examples)

@@ -30,14 +30,16 @@ class SyncStream(Protocol):
     """A request or response body of a blocking client."""
 
     def __iter__(self) -> Iterator[bytes]: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give the connection back, or close it."""
 
 
 class AsyncStream(Protocol):
     """A request or response body of an awaiting client."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Give the connection back, or close it."""
 
 
 class SyncRelay:

@@ -44,6 +44,7 @@ def _prose(text: str) -> str:
 
 
 def doubt(maybe_executed: bool) -> str:
+    """What a line says of a request that nobody knows the fate of."""
     return ", may have been executed" if maybe_executed else ""
 
 
@@ -154,6 +155,7 @@ def state_restored(event: events.StateRestored) -> Line:
 
 
 def hop(event: events.StreamBroken | events.StreamDiverged | events.MarkerSupplied) -> Fields:
+    """Where a stream broke, and what is done about it."""
     hop = event.hop
     return _of(event, code=hop.code, action=hop.action, phase=hop.phase, events=hop.events, reason=hop.reason)
 

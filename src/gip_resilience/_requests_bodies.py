@@ -120,9 +120,11 @@ class Rest(io.RawIOBase):
         self._whole = whole
 
     def readable(self) -> bool:
+        """See `io.IOBase`; urllib3 asks."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
+        """So many bytes, fewer at the end only; all of them by default."""
         if size < 0:
             return b"".join(iter(lambda: self.read1(CHUNK), b""))
         parts = []
@@ -132,6 +134,7 @@ class Rest(io.RawIOBase):
         return b"".join(parts)
 
     def read1(self, size: int = CHUNK, /) -> bytes:
+        """What is there, at most so many bytes; nothing at the end, which closes it."""
         part = self._head.read(size)
         if not part and size:
             part = self._read_on(size)
@@ -159,6 +162,7 @@ class Rest(io.RawIOBase):
                 release()
 
     def close(self) -> None:
+        """Close it, and give the connection back. Idempotent."""
         if not self.closed:
             super().close()
             self.let_go()

@@ -54,6 +54,7 @@ REPORT = "gip_resilience"
 
 
 def raw_headers(request: PreparedRequest) -> Iterator[tuple[bytes, bytes]]:
+    """A request's headers as bytes, in order."""
     for name, value in request.headers.items():
         yield latin(name), latin(value)
 
@@ -69,6 +70,7 @@ def entries_of(headers: Mapping[str, str]) -> list[Entry]:
 
 
 def latin(text: str | bytes) -> bytes:
+    """A name or a value as bytes; requests has them in both forms."""
     return text.encode("utf-8", "replace") if isinstance(text, str) else text
 
 

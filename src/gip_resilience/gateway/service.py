@@ -104,6 +104,7 @@ class Service:
 
     @plan.setter
     def plan(self, plan: FaultPlan) -> None:
+        """Play another one from its beginning; requests that were decided keep their replies."""
         # One assignment: who decides reads the attribute once per request.
         self._playing = _Playing(Playback(plan, self._seed), self._clock())
 
@@ -213,6 +214,7 @@ class Front:
 
     @plan.setter
     def plan(self, plan: FaultPlan) -> None:
+        """See `Service.plan`."""
         self._service.plan = plan
 
     def clear(self) -> None:

@@ -142,6 +142,7 @@ class ScriptedUpstream(Front):
 
     @plan.setter
     def plan(self, plan: FaultPlan | Iterable[Reply]) -> None:
+        """Play another one from its beginning."""
         self._service.plan = _checked(plan)
 
     def close(self) -> None:
