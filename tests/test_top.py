@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 import gip_resilience as gr
-from gip_resilience.cli import main, top
+from gip_resilience.cli import board, main, top
 from gip_resilience.cli.board import draw
 from gip_resilience.cli.output import CommandError
 from gip_resilience.cli.scrape import NotAScrapeError, Scrape, View, compare, read
@@ -532,6 +532,28 @@ def test_it_is_left_by_an_interrupt(registry: CollectorRegistry) -> None:
         server.server_close()
 
     assert (process.returncode, said) == (0, b"")
+
+
+def test_an_interrupt_is_not_lost_in_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes while a frame is written, and is swallowed there, is noticed behind it."""
+    drawn: list[str] = []
+
+    def draw(*_: object, **__: object) -> str:
+        drawn.append("frame")
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return "frame"
+
+    monkeypatch.setattr(board, "draw", draw)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        views = [(compare(parsed(CALL, 0.0), None), "")] * 3
+        top._watch(Console(file=io.StringIO()), iter(views), "here", 0.0)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert drawn == ["frame"]
 
 
 @pytest.mark.parametrize("interval", ["0", "x", "1e9"])

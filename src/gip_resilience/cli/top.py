@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import io
 import re
+import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.error import URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
@@ -24,6 +25,7 @@ from gip_resilience.cli.scrape import NotAScrapeError, Scrape, View, compare, re
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from http.client import HTTPResponse
+    from types import FrameType
 
     from rich.console import Console
 
@@ -150,11 +152,32 @@ def _watch(console: Console, views: Iterator[tuple[View, str]], source: str, int
 
     from gip_resilience.cli.board import draw
 
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    with _noticing() as interrupted, Live(console=console, screen=True, auto_refresh=False) as live:
         for view, note in views:
             frame = draw(view, source, width=console.width, height=console.height, note=note)
             live.update(frame, refresh=True)
+            if interrupted:
+                return
             time.sleep(interval)  # noqa: TID251 - a command's own loop; what it does in between is `watched`
+
+
+@contextmanager
+def _noticing() -> Iterator[list[bool]]:
+    """Holds something once there was an interrupt: one that comes while a frame is written can be lost in there."""
+    interrupted: list[bool] = []
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield interrupted
+        return
+
+    def notice(number: int, frame: FrameType | None) -> NoReturn:
+        interrupted.append(True)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_file(source: str) -> bool:
